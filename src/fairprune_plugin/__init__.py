@@ -1,0 +1,27 @@
+"""Fairness-constrained bi-level pruning (BiFP, arXiv 2312.10181) as drop-in pruners for existing hosts."""
+
+from .engine.config import BiLevelConfig
+from .errors import FairPruneError, FairPruneWarning
+from .fairness.constraints import (
+    AccuracyParity,
+    Constraint,
+    DegradationParity,
+    DemographicParity,
+    EqualizedOdds,
+    EqualOpportunity,
+)
+from .fairness.multipliers import MultiplierConfig
+
+__all__ = [
+    "AccuracyParity",
+    "BiLevelConfig",
+    "Constraint",
+    "DegradationParity",
+    "DemographicParity",
+    "EqualOpportunity",
+    "EqualizedOdds",
+    "FairPruneError",
+    "FairPruneWarning",
+    "MultiplierConfig",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,186 @@
+"""The bi-level engine: from the gradients of one backward pass to a weight step or a mask step.
+
+It knows tensors, groups and steps; it knows no host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NonFiniteError, TrainingStateError
+from ..fairness.lagrangian import Lagrangian
+from ..masks.masked_weights import MaskedWeights
+from ..masks.norms import MaskedNorms
+from ..masks.saliency import mask_gradient
+from .buffers import BufferGuard
+from .config import BiLevelConfig
+from .scores import MaskScores
+from .timetable import Timetable
+
+Projection = Callable[[Tensor, float], Tensor]
+
+
+class BiLevelEngine:
+    """Learns weights and mask in turn, both under the constraint (METHOD section 3).
+
+    Args:
+        model: The model being trained; its parameters are the lower level's variables.
+        weights: The mask over its channel groups.
+        lagrangian: The loss of both levels.
+        project: ``(scores, progress) → keep``: the best feasible mask ``(U,)`` bool when ``progress`` of the
+            final pruning ratio is due.
+        config: Alternation and score settings.
+        scores: Of the mask's units, before the first mask step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: MaskedWeights,
+        lagrangian: Lagrangian,
+        project: Projection,
+        config: BiLevelConfig,
+        scores: MaskScores,
+    ) -> None:
+        self.model = model
+        self.lagrangian = lagrangian
+        self.config = config
+        self.step_index = 0
+        self.passes = 0
+        self._awaiting_backward = False
+        self._guard = BufferGuard(model)
+        self._timetable: Timetable | None = None
+        self.begin_phase(weights, project, scores)
+
+    @property
+    def timetable(self) -> Timetable:
+        """The plan of the current phase.
+
+        Raises:
+            TrainingStateError: If nobody has said how long the run is.
+        """
+        if self._timetable is None:
+            raise TrainingStateError(
+                "the length of the run is unknown: pass total_steps=… to the pruner (the number of training steps "
+                "you will take), or use fit(epochs=…)"
+            )
+        return self._timetable
+
+    @timetable.setter
+    def timetable(self, timetable: Timetable) -> None:
+        self._timetable = timetable
+
+    def begin_phase(self, weights: MaskedWeights, project: Projection, scores: MaskScores) -> None:
+        """Starts over with (the remaining) groups of channels: another round of iterative pruning."""
+        self.weights = weights
+        self.norms = MaskedNorms(weights)
+        self.project = project
+        self.scores = scores
+        self.phase_step = 0
+
+    def loss(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None = None) -> Tensor:
+        """The Lagrangian of a batch, to call ``backward()`` on; see :meth:`.Lagrangian.loss`.
+
+        Raises:
+            NonFiniteError: If it is NaN or infinite. Weights are untouched and running statistics are set back
+                to those of the last good step.
+        """
+        self.timetable  # noqa: B018 - says so now if the length of the run is unknown
+        loss = self.lagrangian.loss(logits, targets, sensitive)
+        if not bool(torch.isfinite(loss.detach())):
+            self._guard.restore()
+            raise NonFiniteError(
+                f"the loss became {float(loss.detach())} at training step {self.step_index}: weights, mask and "
+                "running statistics are those of the step before; look at this batch's inputs, or lower the "
+                "learning rate"
+            )
+        self._guard.remember()
+        self._awaiting_backward = True
+        return loss
+
+    @torch.no_grad()
+    def after_backward(self) -> bool:
+        """Turns the gradients into those of a weight step, or uses them up in a mask step.
+
+        Returns:
+            True if this was a mask step.
+
+        Raises:
+            TrainingStateError: Without a loss and its ``backward()`` since the last call.
+        """
+        if not self._awaiting_backward:
+            raise TrainingStateError(
+                "regularize() needs fresh gradients: call loss = pruner.loss(model(x), y, s), then "
+                "loss.backward(), then pruner.regularize(model)"
+            )
+        if all(parameter.grad is None for parameter in self.model.parameters()):
+            raise TrainingStateError(
+                "regularize() was called before loss.backward(): no parameter of the model has a gradient"
+            )
+        self._awaiting_backward = False
+        self.lagrangian.dual_step_from_training()
+        mask_step = self.timetable.learns_mask(self.phase_step)
+        if mask_step:
+            self.scores.update(mask_gradient(self.weights, inverse_gamma=self.config.inverse_gamma))
+            if not self.config.joint:
+                # No gradient, no movement: optimizers skip such parameters, momentum and decay included.
+                for parameter in self.model.parameters():
+                    parameter.grad = None
+            self.set_mask(self.project(self.scores.value(), self.timetable.progress(self.phase_step)))
+        if not mask_step or self.config.joint:
+            self.weights.mask_gradients()
+        self.step_index += 1
+        self.phase_step += 1
+        self.passes += 1
+        return mask_step
+
+    def after_optimizer_step(self) -> None:
+        """Restores the mask that momentum and weight decay have moved hidden weights out of."""
+        self.weights.reapply()
+
+    def set_mask(self, keep: Tensor) -> None:
+        """Installs a mask, ``(U,)`` bool, on weights and norms."""
+        self.weights.set(keep.to(self.weights.keep.device))
+        self.norms.refresh()
+
+    @property
+    def at_target(self) -> bool:
+        """Whether the target ratio of this phase has been reached."""
+        return self._timetable is not None and self.phase_step > 0 and self.timetable.at_target(self.phase_step - 1)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step of this phase has been taken."""
+        return self._timetable is not None and self.phase_step >= self.timetable.steps
+
+    def progress(self) -> float:
+        """Share of the final pruning ratio that is hidden now."""
+        return self.timetable.progress(self.phase_step - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the model: mask, held weights, scores, multipliers, counts and the position."""
+        return {
+            "step_index": self.step_index,
+            "phase_step": self.phase_step,
+            "passes": self.passes,
+            "keep": self.weights.keep.clone(),
+            "held": [None if p.held is None else p.held.clone() for p in self.weights.parameters],
+            "scores": self.scores.state_dict(),
+            "lagrangian": self.lagrangian.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where :meth:`state_dict` was taken; the model's own state is loaded by the user."""
+        self.step_index, self.phase_step, self.passes = (
+            state[key] for key in ("step_index", "phase_step", "passes")
+        )
+        self.set_mask(state["keep"])
+        for parameter, held in zip(self.weights.parameters, state["held"], strict=True):
+            parameter.held = None if held is None else held.clone()
+        self.weights.reapply()
+        self.scores.load_state_dict(state["scores"])
+        self.lagrangian.load_state_dict(state["lagrangian"])

@@ -1,0 +1,32 @@
+"""The last good state of a model's buffers: a batch with NaN poisons running statistics in the forward pass,
+before anyone can look at the loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class BufferGuard:
+    """Remembers the buffers of a model after each good step and brings them back after a bad one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._saved: list[Tensor] = []
+        self.remember()
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        live = list(self._model.buffers())
+        same = len(live) == len(self._saved) and all(
+            a.shape == b.shape and a.device == b.device for a, b in zip(live, self._saved, strict=True)
+        )
+        if not same:
+            self._saved = [buffer.clone() for buffer in live]
+        elif live:
+            torch._foreach_copy_(self._saved, live)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for buffer, saved in zip(self._model.buffers(), self._saved, strict=True):
+            buffer.copy_(saved)

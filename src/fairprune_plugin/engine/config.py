@@ -1,0 +1,84 @@
+"""Settings of the bi-level run: when the mask moves, by what, and how far. Defaults come from measurements
+(docs/method.md)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from ..masks.schedule import SCHEDULES
+
+SECOND_MOMENT = "second_moment"
+GRADIENT = "gradient"
+SCORE_RULES = (SECOND_MOMENT, GRADIENT)
+
+
+@dataclass(frozen=True)
+class BiLevelConfig:
+    """The alternation of weights and mask.
+
+    Attributes:
+        schedule: How the pruning ratio rises between ``warmup`` and ``ramp_end``: a name of
+            :data:`~..masks.schedule.SCHEDULES`.
+        warmup: Share of the steps before any channel is hidden; mask steps only collect scores.
+        ramp_end: Share of the steps at which the target is reached. From then on the mask is frozen and every
+            step is a weight step: the weights settle under the constraint.
+        weight_steps_per_mask_step: ``K`` weight steps, then one mask step, as long as the mask moves.
+        joint: Whether the backward pass of a mask step also moves the weights. False alternates strictly, as
+            the paper does: a mask step leaves the weights alone and costs one pass.
+        score_rule: ``"second_moment"``: a unit's score is the running mean of its squared mask derivative.
+            ``"gradient"``: projected gradient descent on relaxed scores, the paper's update as printed.
+        score_decay: Memory of the running means, per mask step.
+        mask_lr: β, ``"gradient"`` only: step size on the scores, in units of the derivative's RMS.
+        inverse_gamma: 1/γ, weight of the implicit term (γ: strength of the lower level's regulariser); 0
+            leaves it out.
+        cost_exponent: Size budgets only: scores are divided by this power of what a unit costs.
+
+    Raises:
+        ConfigError: For values outside their range; unknown names list the choices.
+    """
+
+    schedule: str = "cubic"
+    warmup: float = 0.05
+    ramp_end: float = 0.5
+    weight_steps_per_mask_step: int = 1
+    joint: bool = False
+    score_rule: str = SECOND_MOMENT
+    score_decay: float = 0.9
+    mask_lr: float = 0.1
+    inverse_gamma: float = 1.0
+    cost_exponent: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"unknown schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        if self.score_rule not in SCORE_RULES:
+            raise ConfigError(f"unknown score rule {self.score_rule!r}: choose one of {', '.join(SCORE_RULES)}")
+        if not 0 <= self.warmup < self.ramp_end <= 1:
+            raise ConfigError(
+                f"expected 0 ≤ warmup < ramp_end ≤ 1 (shares of the run), got {self.warmup} and {self.ramp_end}"
+            )
+        if self.weight_steps_per_mask_step < 0 or (self.weight_steps_per_mask_step == 0 and not self.joint):
+            raise ConfigError(
+                "expected at least one weight step per mask step (or joint=True), got "
+                f"{self.weight_steps_per_mask_step}"
+            )
+        if not 0 <= self.score_decay < 1:
+            raise ConfigError(f"expected score_decay in [0, 1), got {self.score_decay}")
+        for field in ("mask_lr", "inverse_gamma", "cost_exponent"):
+            value = getattr(self, field)
+            if not math.isfinite(value) or value < 0:
+                raise ConfigError(f"expected {field} ≥ 0, got {value}")
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> BiLevelConfig:
+        """Builds a config from plain values; an unknown key is an error that lists the known ones."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ConfigError(f"unknown key {unknown[0]!r} for the bi-level config: choose from {', '.join(known)}")
+        return cls(**options)

@@ -1,0 +1,109 @@
+"""The user's optimizer: re-masking after its steps, and replacing it once parameters have become smaller."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+from ..errors import StaleOptimizerError
+
+
+class OptimizerWatch:
+    """Calls back after every ``step()`` of an optimizer that holds watched parameters.
+
+    The user's loop hands us no optimizer, so torch's own global step hook is used, from the first training
+    step until :meth:`stop`.
+
+    Args:
+        parameters: Those of the model in training.
+        after_step: Called without arguments. Held weakly if it is a bound method, so that a forgotten pruner
+            can be collected.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], after_step: Callable[[], None]) -> None:
+        self._watched = {id(parameter) for parameter in parameters}
+        self._concerned: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
+        callback = weakref.WeakMethod(after_step) if hasattr(after_step, "__self__") else (lambda: after_step)
+        watch = weakref.ref(self)
+
+        def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            live, call = watch(), callback()
+            if live is not None and call is not None and live._concerns(optimizer):
+                call()
+
+        self._handle = register_optimizer_step_post_hook(hook)
+        weakref.finalize(self, self._handle.remove)
+
+    def _concerns(self, optimizer: Optimizer) -> bool:
+        known = self._concerned.get(optimizer)
+        if known is None:
+            known = any(id(p) in self._watched for group in optimizer.param_groups for p in group["params"])
+            self._concerned[optimizer] = known
+        return known
+
+    def stop(self) -> None:
+        """No more callbacks; the optimizers that were seen refuse to step on replaced parameters."""
+        self._handle.remove()
+        for optimizer, concerned in list(self._concerned.items()):
+            if concerned:
+                optimizer.register_step_pre_hook(_refuse)
+
+
+def _refuse(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    raise StaleOptimizerError(
+        "this optimizer holds parameters that pruner.step() has replaced by smaller ones: continue with "
+        "optimizer = pruner.rebuild_optimizer(optimizer), or make a new one from model.parameters()"
+    )
+
+
+def rebuild(optimizer: Optimizer, renewed: Mapping[nn.Parameter, tuple[nn.Parameter, list[Tensor]]]) -> Optimizer:
+    """A new optimizer of the same class for the smaller model, with its settings and its state cut to size.
+
+    Args:
+        optimizer: The one used before channels were removed.
+        renewed: Old parameter → (new parameter, kept positions along every dimension).
+
+    Returns:
+        An optimizer over the new parameters: same groups, learning rates and momenta.
+    """
+    groups = []
+    for group in optimizer.param_groups:
+        options = {key: value for key, value in group.items() if key != "params"}
+        groups.append({**options, "params": [renewed[p][0] if p in renewed else p for p in group["params"]]})
+    # Built without __init__ arguments of its own: defaults and groups carry every setting.
+    fresh: Optimizer = type(optimizer)(groups, **_init_options(optimizer))
+    for old, state in optimizer.state.items():
+        new, kept = renewed.get(old, (old, []))
+        fresh.state[new] = {key: _cut(value, old, kept) for key, value in state.items()}
+    return fresh
+
+
+def _init_options(optimizer: Optimizer) -> dict[str, Any]:
+    import inspect
+
+    accepted = inspect.signature(type(optimizer).__init__).parameters
+    return {key: value for key, value in optimizer.defaults.items() if key in accepted}
+
+
+def _cut(value: Any, old: nn.Parameter, kept: list[Tensor]) -> Any:
+    if not isinstance(value, Tensor) or value.shape != old.shape:
+        return value
+    for dim, positions in enumerate(kept):
+        value = value.index_select(dim, positions.to(value.device))
+    return value.clone()
+
+
+def kept_positions(old: nn.Parameter, hidden: Mapping[int, Tensor]) -> list[Tensor]:
+    """Positions that stay along every dimension, given the hidden ones of some."""
+    out = []
+    for dim, size in enumerate(old.shape):
+        stay = torch.ones(size, dtype=torch.bool)
+        if dim in hidden:
+            stay[hidden[dim].cpu()] = False
+        out.append(stay.nonzero().reshape(-1))
+    return out

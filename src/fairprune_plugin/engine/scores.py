@@ -1,0 +1,70 @@
+"""Scores of the mask's units: state of the upper level, separate from the weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .config import GRADIENT, BiLevelConfig
+
+
+class MaskScores:
+    """One score per unit; the projection keeps the highest.
+
+    Args:
+        initial: ``(U,)`` non-negative saliency of the units before the first mask step (the group magnitude):
+            a deterministic start.
+        config: Score rule and its constants.
+    """
+
+    def __init__(self, initial: Tensor, config: BiLevelConfig) -> None:
+        self.config = config
+        self.initial = initial.clone()
+        self.first = torch.zeros_like(initial)
+        self.second = torch.zeros_like(initial)
+        # Relaxed scores start at their rank in (0, 1): the projected gradient then moves units past each other
+        # at a rate that does not depend on the scale of the weights.
+        ranks = torch.argsort(torch.argsort(initial, stable=True), stable=True).to(initial.dtype)
+        self.relaxed = (ranks + 1) / (len(initial) + 1)
+        self.updates = 0
+
+    def update(self, derivative: Tensor) -> None:
+        """One mask step with dL/dm, ``(U,)``."""
+        decay = self.config.score_decay
+        self.first.mul_(decay).add_(derivative, alpha=1 - decay)
+        self.second.mul_(decay).addcmul_(derivative, derivative, value=1 - decay)
+        if self.config.score_rule == GRADIENT:
+            scale = derivative.square().mean().sqrt().clamp_min(torch.finfo(derivative.dtype).tiny)
+            self.relaxed.sub_(self.config.mask_lr * derivative / scale)
+        self.updates += 1
+
+    def value(self) -> Tensor:
+        """The scores, ``(U,)``.
+
+        Under the second-moment rule: an estimate of E[(dL/dm)²], the empirical Fisher information of the mask
+        (the expected increase of the loss, to second order, when a unit is hidden), with its start-up bias
+        removed. At a trained optimum the mean derivative is noise around zero, its square is not.
+        """
+        if self.config.score_rule == GRADIENT:
+            return self.relaxed
+        if self.updates == 0:
+            return self.initial
+        return self.second / (1 - self.config.score_decay**self.updates)
+
+    def select(self, index: Tensor) -> None:
+        """Keeps only some units (those left after channels were removed), ``(U',)`` positions."""
+        for name in ("initial", "first", "second", "relaxed"):
+            setattr(self, name, getattr(self, name)[index].clone())
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        return {
+            "initial": self.initial.clone(),
+            "first": self.first.clone(),
+            "second": self.second.clone(),
+            "relaxed": self.relaxed.clone(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value.clone() if isinstance(value, Tensor) else value)

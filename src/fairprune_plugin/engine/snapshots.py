@@ -1,0 +1,49 @@
+"""The best model of a run so far: feasible before infeasible, then accurate, then least unfair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..fairness.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model's state (at the target sparsity) and how it did on the validation split."""
+
+    state: dict[str, Tensor]
+    keep: Tensor
+    evaluation: Evaluation
+    step: int
+
+
+def rank(evaluation: Evaluation) -> tuple[float, float]:
+    """Order of preference: no excess over the tolerance first, then accuracy."""
+    return (-evaluation.excess, evaluation.accuracy)
+
+
+class BestSnapshot:
+    """Keeps the best snapshot by :func:`rank`; ties go to the later one, whose weights have settled longer."""
+
+    def __init__(self) -> None:
+        self.best: Snapshot | None = None
+
+    @torch.no_grad()
+    def offer(self, model: nn.Module, keep: Tensor, evaluation: Evaluation, step: int) -> bool:
+        """Takes a copy of the model if it is the best so far; returns whether it was."""
+        if self.best is not None and rank(evaluation) < rank(self.best.evaluation):
+            return False
+        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        self.best = Snapshot(state, keep.clone(), evaluation, step)
+        return True
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module) -> None:
+        """Puts the best state back into the live tensors (no parameter object changes)."""
+        assert self.best is not None
+        live = model.state_dict()
+        for name, tensor in self.best.state.items():
+            live[name].copy_(tensor)

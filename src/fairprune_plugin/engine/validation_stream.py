@@ -1,0 +1,55 @@
+"""Multipliers driven by held-out data, a batch at a time.
+
+A whole validation pass before every dual step would cost more than the training itself. One validation batch
+every few steps, summed up in running counts as long as the split, costs a third of a training step each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..fairness.counts import RateCounts
+from ..fairness.lagrangian import VALIDATION, Lagrangian
+from .batches import Forward, read_batch
+from .evaluate import mode
+
+
+class ValidationStream:
+    """Endless validation batches that move the multipliers.
+
+    Args:
+        loader: Held-out data; started over when it ends.
+        window: Batches the running counts remember.
+        every: Training steps between two batches; a dual step stands for that many.
+    """
+
+    def __init__(self, loader: Iterable[Any], *, window: int, every: int, forward: Forward) -> None:
+        self._batches = _endless(loader)
+        self._decay = 1 - 1 / max(window, 2)
+        self._every = every
+        self._forward = forward
+        self._counts: list[RateCounts] = []
+
+    @torch.no_grad()
+    def dual_step(self, model: nn.Module, lagrangian: Lagrangian) -> None:
+        """Looks at one batch (in eval mode) and moves λ by the running strict violation."""
+        batch = read_batch(next(self._batches), model)
+        assert batch.sensitive is not None  # the loader was checked before training
+        with mode(model, training=False):
+            logits = self._forward(model, batch.inputs)
+        outputs, groups = lagrangian.parse(logits, batch.targets, batch.sensitive)
+        lagrangian.bind(outputs.num_classes)
+        if not self._counts:
+            self._counts = [tracker.new_counts(decay=self._decay) for tracker in lagrangian.trackers]
+        for tracker, counts in zip(lagrangian.trackers, self._counts, strict=True):
+            counts.update(outputs, groups)
+            tracker.dual_step(counts, VALIDATION, steps=self._every)
+
+
+def _endless(loader: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        yield from loader

@@ -1,0 +1,128 @@
+"""The loss that both levels minimise: task loss plus multipliers times surrogate violations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import ConfigError, TrainingStateError
+from .constraints import Constraint
+from .groups import check_groups
+from .multipliers import MultiplierConfig
+from .outputs import Outputs
+from .tracker import ConstraintTracker
+
+TaskLoss = Callable[[Tensor, Tensor], Tensor]
+
+TRAIN = "train"
+VALIDATION = "validation"
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy for class logits ``(N, C)``, binary cross entropy for ``(N,)`` or ``(N, 1)``."""
+    if logits.dim() == 2 and logits.shape[1] > 1:
+        return F.cross_entropy(logits, targets.reshape(-1).long())
+    return F.binary_cross_entropy_with_logits(logits.reshape(-1), targets.reshape(-1).to(logits.dtype))
+
+
+class Lagrangian:
+    """L(θ, m, λ) = ℓ(m ⊙ θ) + Σ λ · surrogate violation, over any number of constraints (METHOD section 2).
+
+    Args:
+        constraints: None, one or several; all read the same sensitive attribute.
+        config: How the multipliers move.
+        task_loss: ``(logits, targets) → scalar``; default cross entropy.
+        driver: Which split moves the multipliers: ``"train"`` (running counts) or ``"validation"`` (someone
+            calls :meth:`dual_step` with the counts of a held-out split).
+    """
+
+    def __init__(
+        self,
+        constraints: Constraint | Sequence[Constraint] | None,
+        *,
+        config: MultiplierConfig | None = None,
+        task_loss: TaskLoss | None = None,
+        driver: str = TRAIN,
+    ) -> None:
+        if isinstance(constraints, Constraint):
+            constraints = (constraints,)
+        self.constraints = tuple(constraints or ())
+        for constraint in self.constraints:
+            if not isinstance(constraint, Constraint):
+                raise ConfigError(
+                    f"expected a constraint such as EqualOpportunity(tolerance=0.02), got {constraint!r}"
+                )
+        if len({constraint.group_names for constraint in self.constraints}) > 1:
+            raise ConfigError("constraints of one run share a sensitive attribute: give them the same groups")
+        self.config = config or MultiplierConfig()
+        self.task_loss = task_loss or cross_entropy
+        self.driver = driver
+        self.trackers: list[ConstraintTracker] = []
+        self.groups_seen: Tensor | None = None
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        return self.constraints[0].group_names if self.constraints else ()
+
+    def bind(self, num_classes: int) -> None:
+        """Creates the constraints' state once the number of classes is known (the first batch tells it)."""
+        if self.trackers and self.trackers[0].num_classes != num_classes:
+            raise TrainingStateError(
+                f"the logits have {num_classes} classes now and had {self.trackers[0].num_classes} before"
+            )
+        if not self.trackers:
+            self.trackers = [ConstraintTracker(c, num_classes, self.config) for c in self.constraints]
+
+    def parse(self, logits: Tensor, targets: Tensor, sensitive: Tensor) -> tuple[Outputs, Tensor]:
+        """A checked batch: outputs and group ids ``(N,)``; raises :class:`~..errors.DataError` otherwise."""
+        outputs = Outputs.parse(logits, targets)
+        groups = check_groups(
+            sensitive,
+            batch=len(outputs.targets),
+            group_names=self.group_names,
+            device=outputs.logits.device,
+        )
+        return outputs, groups
+
+    def loss(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None) -> Tensor:
+        """The Lagrangian of a batch, a scalar; updates the running counts of the constraints.
+
+        Args:
+            logits: ``(N,)``, ``(N, 1)`` or ``(N, C)``.
+            targets: ``(N,)`` class ids.
+            sensitive: ``(N,)`` group ids; may be ``None`` only when there is no constraint.
+        """
+        total = self.task_loss(logits, targets)
+        if not self.constraints:
+            return total
+        if sensitive is None:
+            raise ConfigError(
+                f"{self.constraints[0].name} needs the sensitive attribute: call loss(logits, y, s)"
+            )
+        outputs, groups = self.parse(logits, targets, sensitive)
+        self.bind(outputs.num_classes)
+        seen = torch.bincount(groups, minlength=len(self.group_names))
+        self.groups_seen = seen if self.groups_seen is None else self.groups_seen.to(seen.device) + seen
+        for tracker in self.trackers:
+            total = total + tracker.penalty(outputs, groups)
+        return total
+
+    def dual_step_from_training(self) -> None:
+        """Moves the multipliers by the running training counts, unless a held-out split drives them."""
+        if self.driver == TRAIN:
+            for tracker in self.trackers:
+                tracker.dual_step(tracker.counts, TRAIN)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"trackers": [tracker.state_dict() for tracker in self.trackers], "groups_seen": self.groups_seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.groups_seen = state["groups_seen"]
+        if state["trackers"]:
+            self.bind(state["trackers"][0]["num_classes"])
+        for tracker, saved in zip(self.trackers, state["trackers"], strict=True):
+            tracker.load_state_dict(saved)

@@ -1,0 +1,132 @@
+"""Lagrange multipliers of the fairness constraints: the only module that knows cooper-optim."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cooper
+import torch
+from cooper.optim import nuPI
+from torch import Tensor
+
+from ..errors import ConfigError
+
+DUAL_ASCENT = "dual_ascent"
+NUPI = "nupi"
+PAPER = "paper"
+RULES = (DUAL_ASCENT, NUPI, PAPER)
+
+
+@dataclass(frozen=True)
+class MultiplierConfig:
+    """How the multipliers move.
+
+    Attributes:
+        rule: ``"dual_ascent"``: λ ← max(0, λ + η · strict violation), without momentum. ``"nupi"``: the νPI
+            controller (Sohrabi et al., ICML 2024) for multipliers that oscillate. ``"paper"``: no multiplier;
+            the signed surrogate gap is added with weight 1, as the BiFP paper prints it (it overshoots: kept
+            for reproduction, two groups only).
+        lr: η, per training step; a validation pass every n steps moves λ by n times as much.
+        cap: Upper bound of every multiplier.
+        proportional_gain: νPI only: the gain K_P. νPI with gain 0 is dual ascent.
+        window: Number of recent batches that training-driven multipliers see.
+
+    Raises:
+        ConfigError: For an unknown rule or a number that is not positive.
+    """
+
+    rule: str = DUAL_ASCENT
+    lr: float = 0.1
+    cap: float = 10.0
+    proportional_gain: float = 1.0
+    window: int = 50
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ConfigError(f"unknown multiplier rule {self.rule!r}: choose one of {', '.join(RULES)}")
+        for field in ("lr", "cap", "window"):
+            value = getattr(self, field)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"expected {field} > 0 for the multipliers, got {value}")
+
+    @property
+    def decay(self) -> float:
+        """Forgetting factor of the running counts that makes their memory ``window`` batches long."""
+        return 1 - 1 / self.window
+
+
+class Multipliers:
+    """Non-negative multipliers ``λ`` of shape ``(2, R, G)``, one for each one-sided constraint.
+
+    The Lagrangian is differentiable in the primal through the *surrogate* violation, and in λ through the
+    *strict* violation (proxy-Lagrangian; Cotter et al., ALT 2019).
+    """
+
+    def __init__(self, num_rates: int, num_groups: int, config: MultiplierConfig) -> None:
+        self.shape = (2, num_rates, num_groups)
+        self.config = config
+        self._build(torch.zeros(math.prod(self.shape)))
+
+    def _build(self, init: Tensor) -> None:
+        self._multiplier = cooper.multipliers.DenseMultiplier(init=init, device=init.device)
+        self._constraint = cooper.Constraint(
+            constraint_type=cooper.ConstraintType.INEQUALITY,
+            formulation_type=cooper.formulations.Lagrangian,
+            multiplier=self._multiplier,
+        )
+        if self.config.rule == NUPI:
+            # Gains as tensors: the optimizer multiplies them with per-constraint errors.
+            gains = {
+                "Kp": torch.full_like(init, self.config.proportional_gain),
+                "Ki": torch.ones_like(init),
+            }
+            self._optimizer: torch.optim.Optimizer = nuPI(
+                self._multiplier.parameters(), lr=self.config.lr, maximize=True, **gains
+            )
+        else:
+            self._optimizer = torch.optim.SGD(self._multiplier.parameters(), lr=self.config.lr, maximize=True)
+
+    @property
+    def value(self) -> Tensor:
+        """λ, ``(2, R, G)``, detached."""
+        return self._multiplier.weight.detach().reshape(self.shape)
+
+    def set(self, value: Tensor) -> None:
+        """Puts the multipliers at given values, ``(2, R, G)``, cut to [0, cap]."""
+        self._to(value.device)
+        self._multiplier.weight.data.copy_(value.reshape(-1).clamp(0, self.config.cap))
+
+    def penalty(self, surrogate_violation: Tensor) -> Tensor:
+        """Σ λ · surrogate violation, a scalar with a gradient to the model and none to λ."""
+        self._to(surrogate_violation.device)
+        state = cooper.ConstraintState(violation=surrogate_violation.reshape(-1).float())
+        store = self._constraint.compute_contribution_to_lagrangian(state, "primal")
+        return store.lagrangian_contribution
+
+    def step(self, strict_violation: Tensor, *, steps: int = 1) -> None:
+        """One dual step on the strict violation ``(2, R, G)``; ``steps`` scales the learning rate."""
+        self._to(strict_violation.device)
+        flat = strict_violation.detach().reshape(-1).float()
+        state = cooper.ConstraintState(violation=flat, strict_violation=flat)
+        self._optimizer.zero_grad()
+        with torch.enable_grad():
+            store = self._constraint.compute_contribution_to_lagrangian(state, "dual")
+            store.lagrangian_contribution.backward()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.config.lr * steps
+        self._optimizer.step()
+        self._multiplier.post_step_()
+        self._multiplier.weight.data.clamp_(max=self.config.cap)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value.clone(), "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._build(state["value"].reshape(-1).clone())
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def _to(self, device: torch.device) -> None:
+        if self._multiplier.weight.device != device:
+            self._build(self._multiplier.weight.detach().to(device))

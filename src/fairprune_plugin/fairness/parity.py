@@ -1,0 +1,62 @@
+"""The algebra of parity: how far each group's rate is from a reference, and by how much that is too far.
+
+A reference is a weighting ``c`` of the groups, so that a deviation ``F = rate − c · rate`` is linear in the
+rates: the same weights serve the strict rates and the surrogate ones, and the cost is linear in the number
+of groups. One two-sided demand |F_g| ≤ τ becomes two one-sided constraints, +F_g − τ ≤ 0 and −F_g − τ ≤ 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+OVERALL = "overall"
+PAIRWISE = "pairwise"
+
+
+def reference_weights(rates: Tensor, totals: Tensor, reference: str | int) -> Tensor:
+    """Weights ``c`` of the groups in the reference rate, ``(R, G)``; rows sum to 1 where a group is known.
+
+    Args:
+        rates: ``(R, G)`` strict rates; NaN where a group was never counted.
+        totals: ``(R, G)`` how many samples each rate was counted on.
+        reference: ``"overall"``: the rate of everybody (each group weighs its count). ``"pairwise"``: the
+            middle between the highest and the lowest group, which makes |F_g| ≤ τ/2 for all g the same
+            demand as max − min ≤ τ. An integer: that group's rate.
+    """
+    known = ~torch.isnan(rates)
+    if isinstance(reference, int):
+        weights = torch.zeros_like(rates)
+        weights[:, reference] = known[:, reference].to(rates.dtype)
+        return weights
+    if reference == OVERALL:
+        return totals / totals.sum(dim=1, keepdim=True).clamp_min(1e-12)
+    high = rates.masked_fill(~known, float("-inf")).argmax(dim=1, keepdim=True)
+    low = rates.masked_fill(~known, float("inf")).argmin(dim=1, keepdim=True)
+    half = torch.full_like(rates[:, :1], 0.5)
+    weights = torch.zeros_like(rates).scatter_add(1, high, half).scatter_add(1, low, half)
+    return weights * known
+
+
+def deviations(rates: Tensor, weights: Tensor) -> Tensor:
+    """F: each group's rate minus the reference, ``(R, G)``; 0 where the rate or its reference is unknown."""
+    known = ~torch.isnan(rates) & (weights.sum(dim=1, keepdim=True) > 0)
+    filled = rates.nan_to_num(0.0)
+    return torch.where(known, filled - (weights * filled).sum(dim=1, keepdim=True), torch.zeros_like(filled))
+
+
+def violations(deviation: Tensor, tolerance: float, reference: str | int) -> Tensor:
+    """Both one-sided constraints of every deviation, ``(2, R, G)``; positive means violated."""
+    allowed = tolerance / 2 if reference == PAIRWISE else tolerance
+    return torch.stack([deviation, -deviation]) - allowed
+
+
+def gap(rates: Tensor, weights: Tensor, reference: str | int) -> Tensor:
+    """The number a tolerance bounds, ``(R,)``: max − min for ``"pairwise"``, else the largest |F_g|.
+
+    NaN where fewer than two groups are known: a gap of one group is undefined, not zero.
+    """
+    known = (~torch.isnan(rates)).sum(dim=1) >= 2
+    largest = deviations(rates, weights).abs().amax(dim=1)
+    value = 2 * largest if reference == PAIRWISE else largest
+    return torch.where(known, value, torch.full_like(value, float("nan")))

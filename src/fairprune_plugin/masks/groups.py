@@ -1,0 +1,91 @@
+"""Channels that leave together, in terms a mask understands; a host's dependency graph fills these in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ChannelSite:
+    """Where a group of channels meets one dimension of one parameter.
+
+    Attributes:
+        parameter: The parameter.
+        name: Its qualified name, for messages.
+        dim: The dimension along which channels are removed.
+        index: ``(k,)`` int64 positions along that dimension.
+        unit: ``(k,)`` int64 unit of the group to which each position belongs.
+    """
+
+    parameter: nn.Parameter
+    name: str
+    dim: int
+    index: Tensor
+    unit: Tensor
+
+
+@dataclass(frozen=True)
+class NormSite:
+    """A normalisation whose statistics run over the channels of a group (layer norm, group norm).
+
+    Attributes:
+        module: The normalisation layer.
+        unit: ``(C,)`` int64 unit of each channel, −1 where the channel belongs to another group.
+    """
+
+    module: nn.Module
+    unit: Tensor
+
+
+@dataclass(frozen=True)
+class BufferSite:
+    """Per-channel buffers (running statistics) of a group; they leave with the channel and are not masked."""
+
+    module: nn.Module
+    index: Tensor
+    unit: Tensor
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """``U`` units that a mask keeps or hides; a unit is one channel, the same channel of every convolution
+    group, or a whole attention head.
+
+    Attributes:
+        name: Of the root layer.
+        num_units: ``U``.
+        channels_per_unit: Root channels that one unit stands for.
+        masked: Sites multiplied by the mask: the in-channel weights of every consumer.
+        carried: Sites of the same channels that need no mask because nobody reads them once the consumers
+            are masked (producers' rows, norm affines, depthwise kernels, biases).
+        norms: Normalisations with statistics across the channels.
+        layers: Names of all layers in the group, for messages.
+    """
+
+    name: str
+    num_units: int
+    channels_per_unit: int
+    masked: tuple[ChannelSite, ...]
+    carried: tuple[ChannelSite, ...]
+    norms: tuple[NormSite, ...] = ()
+    layers: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def sites(self) -> tuple[ChannelSite, ...]:
+        return self.masked + self.carried
+
+
+def unit_offsets(groups: tuple[ChannelGroup, ...]) -> list[int]:
+    """Position of each group's first unit in the flat vector of all units, plus the total at the end."""
+    offsets = [0]
+    for group in groups:
+        offsets.append(offsets[-1] + group.num_units)
+    return offsets
+
+
+def unit_axis(size: int, device: torch.device) -> Tensor:
+    """An axis of ``size`` positions that no unit owns yet (all −1), ``(size,)`` int64."""
+    return torch.full((size,), -1, dtype=torch.long, device=device)

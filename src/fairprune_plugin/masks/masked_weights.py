@@ -1,0 +1,171 @@
+"""Hard 0/1 masks on a live model, by zeroing weights in place (METHOD section 4).
+
+Hidden in-channel weights *are* zero in the model, so forward and backward are those of the pruned network
+and ``.grad`` is ∇_z of the loss at z = m ⊙ θ: no hook, no parametrisation, no wrapped module. The values the
+weights left with are held aside, so that a channel can return. While a channel is hidden, its own weights
+(rows of its producers, norm affines) are frozen as well: momentum and weight decay would move them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .groups import ChannelGroup, ChannelSite, unit_axis, unit_offsets
+
+
+class Axis:
+    """One dimension of a parameter along which units cross it.
+
+    Attributes:
+        dim: The dimension.
+        unit: ``(size,)`` int64 unit of each position; −1 where no unit owns it.
+        masked: Whether the mask multiplies here (a consumer's in-channels) or the positions are only frozen
+            while their channel is hidden.
+        keep: The mask along this dimension, broadcastable to the parameter.
+        hidden: Positions the mask hides now.
+    """
+
+    def __init__(self, parameter: nn.Parameter, dim: int, *, masked: bool) -> None:
+        self.dim = dim
+        self.masked = masked
+        self.unit = unit_axis(parameter.shape[dim], parameter.device)
+        self._shape = [-1 if d == dim else 1 for d in range(parameter.dim())]
+        self.take(torch.ones(1, dtype=torch.bool, device=parameter.device))
+
+    def take(self, keep_units: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads a new mask; returns the positions that it newly hides and newly shows."""
+        old = getattr(self, "_keep", torch.ones_like(self.unit, dtype=torch.bool))
+        owned = self.unit >= 0
+        self._keep = torch.where(owned, keep_units[self.unit.clamp_min(0)], True)
+        self.keep = self._keep.reshape(self._shape)
+        self.hidden = (~self._keep).nonzero().reshape(-1)
+        return (old & ~self._keep).nonzero().reshape(-1), (~old & self._keep).nonzero().reshape(-1)
+
+
+class MaskedParameter:
+    """A parameter that groups of channels cross.
+
+    Invariant: where a masked axis hides, the live value is 0 and ``held`` has the weight; where only a carried
+    axis hides, live and held agree (frozen); elsewhere the live value is the weight.
+    """
+
+    def __init__(self, parameter: nn.Parameter) -> None:
+        self.parameter = parameter
+        self.axes: dict[tuple[int, bool], Axis] = {}
+        self.held: Tensor | None = None
+
+    def add(self, site: ChannelSite, *, offset: int, masked: bool) -> None:
+        """Registers that a group's units cross this parameter at a site."""
+        key = (site.dim, masked)
+        if key not in self.axes:
+            self.axes[key] = Axis(self.parameter, site.dim, masked=masked)
+        self.axes[key].unit[site.index] = site.unit + offset
+
+    @property
+    def masked_axes(self) -> list[Axis]:
+        return [axis for axis in self.axes.values() if axis.masked]
+
+    @property
+    def carried_axes(self) -> list[Axis]:
+        return [axis for axis in self.axes.values() if not axis.masked]
+
+    def take(self, keep_units: Tensor) -> None:
+        """Follows a new mask, touching only the rows and columns that change."""
+        data = self.parameter.data
+        for axis in self.axes.values():
+            hide, show = axis.take(keep_units)
+            if len(hide):
+                if self.held is None:
+                    self.held = torch.zeros_like(data)
+                leaving = data.index_select(axis.dim, hide)
+                for other in self.masked_axes:
+                    if other is not axis and len(other.hidden):
+                        # Already hidden across this axis: the live value is 0, the weight is in held.
+                        known = self.held.index_select(axis.dim, hide).index_select(other.dim, other.hidden)
+                        leaving.index_copy_(other.dim, other.hidden, known)
+                self.held.index_copy_(axis.dim, hide, leaving)
+                if axis.masked:
+                    data.index_fill_(axis.dim, hide, 0)
+            if len(show) and axis.masked and self.held is not None:
+                returning = self.held.index_select(axis.dim, show)
+                for other in self.masked_axes:
+                    if other is not axis and len(other.hidden):
+                        returning.index_fill_(other.dim, other.hidden, 0)
+                data.index_copy_(axis.dim, show, returning)
+
+    def reapply(self) -> None:
+        """After an optimizer step: hidden weights are zero again, frozen ones where they were."""
+        if self.held is None:
+            return
+        data = self.parameter.data
+        for axis in self.carried_axes:
+            if len(axis.hidden):
+                data.index_copy_(axis.dim, axis.hidden, self.held.index_select(axis.dim, axis.hidden))
+        self._zero(data)
+
+    def mask_gradient(self) -> None:
+        """m ⊙ g_z: hidden weights get no gradient."""
+        if self.parameter.grad is not None:
+            self._zero(self.parameter.grad)
+
+    def full_values(self) -> Tensor:
+        """θ: the weights, with the hidden ones as they were when they left."""
+        data = self.parameter.data
+        if self.held is None:
+            return data
+        hidden = torch.zeros((), dtype=torch.bool, device=data.device)
+        for axis in self.masked_axes:
+            hidden = hidden | ~axis.keep
+        return torch.where(hidden, self.held, data)
+
+    def _zero(self, tensor: Tensor) -> None:
+        for axis in self.masked_axes:
+            if len(axis.hidden):
+                tensor.mul_(axis.keep)
+
+
+class MaskedWeights:
+    """The mask of all groups of a model: ``U`` units in one flat vector, group after group.
+
+    Args:
+        groups: The groups of channels, each with its sites in the model's parameters.
+    """
+
+    def __init__(self, groups: tuple[ChannelGroup, ...]) -> None:
+        self.groups = groups
+        self.offsets = unit_offsets(groups)
+        self.num_units = self.offsets[-1]
+        parameters: dict[int, MaskedParameter] = {}
+        for group, offset in zip(groups, self.offsets, strict=False):
+            for sites, masked in ((group.masked, True), (group.carried, False)):
+                for site in sites:
+                    held = parameters.setdefault(id(site.parameter), MaskedParameter(site.parameter))
+                    held.add(site, offset=offset, masked=masked)
+        self.parameters = list(parameters.values())
+        device = self.parameters[0].parameter.device if self.parameters else torch.device("cpu")
+        self.keep = torch.ones(self.num_units, dtype=torch.bool, device=device)
+
+    def of(self, group_index: int) -> slice:
+        """Where a group's units lie in the flat vector."""
+        return slice(self.offsets[group_index], self.offsets[group_index + 1])
+
+    @torch.no_grad()
+    def set(self, keep: Tensor) -> None:
+        """Installs a mask, ``(U,)`` bool: what it hides is held aside, what it shows again returns."""
+        if not torch.equal(keep, self.keep):
+            self.keep = keep.clone()
+            for parameter in self.parameters:
+                parameter.take(self.keep)
+
+    @torch.no_grad()
+    def reapply(self) -> None:
+        """Restores the mask after an optimizer step."""
+        for parameter in self.parameters:
+            parameter.reapply()
+
+    @torch.no_grad()
+    def mask_gradients(self) -> None:
+        """Turns g_z into the gradient of the lower level, m ⊙ g_z."""
+        for parameter in self.parameters:
+            parameter.mask_gradient()

@@ -1,0 +1,88 @@
+"""Normalisations across a masked dimension: their statistics must run over the kept channels only.
+
+Zeroing weights cannot do that, so while channels under such a layer are hidden it carries a forward hook;
+the hook goes when the mask does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from .groups import unit_axis
+from .masked_weights import MaskedWeights
+
+
+class MaskedNorms:
+    """Keeps the layer and group norms of a model consistent with its mask.
+
+    Args:
+        weights: The mask; its groups say which norms they cross.
+    """
+
+    def __init__(self, weights: MaskedWeights) -> None:
+        self._weights = weights
+        self._units: dict[nn.Module, Tensor] = {}
+        self._handles: dict[nn.Module, RemovableHandle] = {}
+        for index, group in enumerate(weights.groups):
+            offset = weights.offsets[index]
+            for site in group.norms:
+                unit = self._units.setdefault(site.module, unit_axis(len(site.unit), site.unit.device))
+                unit[site.unit >= 0] = site.unit[site.unit >= 0] + offset
+
+    def refresh(self) -> None:
+        """Follows a change of the mask: hooks appear where channels are hidden and go where none is."""
+        for module, unit in self._units.items():
+            keep = torch.where(unit >= 0, self._weights.keep[unit], True)
+            self._drop(module)
+            if not bool(keep.all()):
+                self._handles[module] = module.register_forward_hook(_hook_over(keep))
+
+    def release(self) -> None:
+        """Removes every hook."""
+        for module in list(self._handles):
+            self._drop(module)
+
+    def _drop(self, module: nn.Module) -> None:
+        handle = self._handles.pop(module, None)
+        if handle is not None:
+            handle.remove()
+
+
+def _hook_over(keep: Tensor) -> Any:
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if isinstance(module, nn.GroupNorm):
+            return group_norm_over(args[0], keep, module)
+        assert isinstance(module, nn.LayerNorm)
+        return layer_norm_over(args[0], keep, module)
+
+    return hook
+
+
+def layer_norm_over(x: Tensor, keep: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """Layer norm of ``(…, C)`` with mean and variance over the channels in ``keep``, ``(C,)`` bool."""
+    weight = keep.to(x.dtype)
+    count = weight.sum()
+    mean = (x * weight).sum(-1, keepdim=True) / count
+    variance = ((x - mean).square() * weight).sum(-1, keepdim=True) / count
+    out = (x - mean) * torch.rsqrt(variance + norm.eps)
+    if norm.weight is not None:
+        out = out * norm.weight
+    return out if norm.bias is None else out + norm.bias
+
+
+def group_norm_over(x: Tensor, keep: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Group norm of ``(N, C, *)`` with statistics over the kept channels of each group."""
+    grouped = x.reshape(len(x), norm.num_groups, x.shape[1] // norm.num_groups, -1)
+    weight = keep.to(x.dtype).reshape(1, norm.num_groups, -1, 1).expand_as(grouped)
+    count = weight.sum((2, 3), keepdim=True)
+    mean = (grouped * weight).sum((2, 3), keepdim=True) / count
+    variance = ((grouped - mean).square() * weight).sum((2, 3), keepdim=True) / count
+    out = ((grouped - mean) * torch.rsqrt(variance + norm.eps)).reshape(x.shape)
+    if norm.affine:
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        out = out * norm.weight.reshape(shape) + norm.bias.reshape(shape)
+    return out

@@ -1,0 +1,18 @@
+"""Torch-Pruning host: the bi-level pruner, its importance criterion and the registration with the host."""
+
+from ..errors import MissingHostError
+
+try:
+    import torch_pruning as _host
+except ImportError as error:  # pragma: no cover - exercised in a subprocess without the host
+    raise MissingHostError(
+        "fairprune_plugin.torch_pruning needs Torch-Pruning: pip install 'fairprune-plugin[torch-pruning]'"
+    ) from error
+
+del _host
+
+from .importance import BiFPImportance
+from .pruner import BiFPPruner
+from .registration import register, unregister
+
+__all__ = ["BiFPImportance", "BiFPPruner", "register", "unregister"]

@@ -1,0 +1,87 @@
+"""MACs of a masked model: Torch-Pruning's own count of every layer, as a function of the mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from ..masks.cost import CostEntry, parameter_axes
+from ..masks.masked_weights import MaskedWeights
+
+
+def count(model: nn.Module, example_inputs: Any) -> tuple[float, int]:
+    """MACs of one forward pass of the example inputs and the number of parameters (``tp.utils``)."""
+    macs, _ = tp.utils.count_ops_and_params(model, example_inputs)
+    return float(macs), sum(parameter.numel() for parameter in model.parameters())
+
+
+def macs_entries(
+    model: nn.Module, example_inputs: Any, weights: MaskedWeights, run: Callable[[], Any]
+) -> list[CostEntry]:
+    """One cost entry per layer.
+
+    A layer with weights shrinks with the axes of its weight. Layers without (activations, pooling) shrink with
+    what feeds them: the last layer before them in the forward pass that puts out as many channels.
+
+    Args:
+        model: Dense.
+        example_inputs: As for the pruner.
+        weights: The mask.
+        run: Runs the model once on the example inputs.
+    """
+    total, _, layer_macs, _ = tp.utils.count_ops_and_params(model, example_inputs, layer_wise=True)
+    axes = parameter_axes(weights)
+    fed_by = _feeding_axes(model, axes, run)
+    entries = []
+    for module, macs in layer_macs.items():
+        if not macs or any(True for _ in module.children()):
+            continue
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter):
+            # One crossed axis per dimension; a depthwise kernel or a norm has a single one.
+            entries.append(CostEntry(float(macs), tuple(axes.get(id(weight), {}).values())))
+        else:
+            entries.append(CostEntry(float(macs), fed_by.get(module, ())))
+    # The host divides the total by the batch size, but not the counts of the layers.
+    scale = float(total) / sum(entry.cost for entry in entries)
+    return [CostEntry(entry.cost * scale, entry.axes) for entry in entries]
+
+
+def _feeding_axes(
+    model: nn.Module, axes: dict[int, dict[int, Tensor]], run: Callable[[], Any]
+) -> dict[nn.Module, tuple[Tensor, ...]]:
+    """For each weightless leaf layer: the channel axis it works on, found by watching one forward pass."""
+    known: dict[int, tuple[Tensor, ...]] = {}
+    found: dict[nn.Module, tuple[Tensor, ...]] = {}
+
+    def channels(value: Any) -> int | None:
+        if isinstance(value, Tensor) and value.dim() > 1:
+            return value.shape[1] if value.dim() != 3 else value.shape[-1]
+        return None
+
+    def watch(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter):
+            size = channels(output)
+            dim = 1 if getattr(module, "transposed", False) else 0
+            axis = axes.get(id(weight), {}).get(dim)
+            if size is not None:
+                known[size] = (axis,) if axis is not None and len(axis) == size else ()
+        elif args:
+            size = channels(args[0])
+            if size is not None and size in known:
+                found[module] = known[size]
+
+    leaves = [module for module in model.modules() if not any(True for _ in module.children())]
+    handles = [leaf.register_forward_hook(watch) for leaf in leaves]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -1,0 +1,397 @@
+"""BiFP as a Torch-Pruning pruner: the host's graph and options, the engine's masks and constraint."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from ..engine.bilevel import BiLevelEngine
+from ..engine.config import BiLevelConfig
+from ..engine.optimizers import OptimizerWatch, kept_positions, rebuild
+from ..engine.scores import MaskScores
+from ..engine.timetable import Timetable
+from ..errors import ConfigError, TrainingStateError, UnsupportedModelError
+from ..fairness.constraints import Constraint
+from ..fairness.lagrangian import TRAIN, Lagrangian, TaskLoss
+from ..fairness.multipliers import MultiplierConfig
+from ..masks.allocation import check_reachable, keep_by_channels, keep_by_size
+from ..masks.cost import CostModel, parameter_axes, parameter_entries
+from ..masks.masked_weights import MaskedWeights
+from ..masks.saliency import group_magnitude
+from . import arguments, macs
+from .grouping import HostGroup, host_groups
+from .removal import pruning_groups, update_head_dims
+from .scopes import group_limits, ranking_scopes, scope_of
+from .selfcheck import check, randomise_norms
+from .tracing import undisturbed
+from .training import Training
+
+
+class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
+    """Fairness-constrained bi-level channel pruning (BiFP, arXiv 2312.10181) in Torch-Pruning's own idiom.
+
+    Use it like a sparse-training pruner: ``loss = pruner.loss(model(x), y, s)``, ``loss.backward()``,
+    ``pruner.regularize(model)``, ``optimizer.step()`` for ``total_steps`` steps, then ``pruner.step()``; or let
+    :meth:`fit` do all of it.
+
+    Args:
+        model: To be pruned; trained in place. Needs float32 parameters.
+        example_inputs: For tracing, as in Torch-Pruning.
+        importance: Optional Torch-Pruning importance whose values are the scores before the first mask step;
+            default: the group magnitude. From then on scores are learned.
+        constraint: One, several (about the same groups) or none: then it is plain bi-level pruning.
+        total_steps: Training steps (calls of :meth:`regularize`) of the whole run; may be left to :meth:`fit`.
+        target: What ``pruning_ratio`` is a share of: ``"channels"`` as in Torch-Pruning, ``"params"`` or
+            ``"macs"``: then one global budget is shared out over all layers by score per cost.
+        bilevel: Settings of the alternation, as :class:`~..engine.config.BiLevelConfig` or a dict.
+        multipliers: Settings of the multipliers, as :class:`~..fairness.multipliers.MultiplierConfig` or a dict.
+        task_loss: ``(logits, targets) → scalar``; default (binary) cross entropy.
+        self_check: Try on a copy, before any training, whether the masked model equals the pruned one.
+        **host: Every other argument of ``tp.pruner.BasePruner`` (``pruning_ratio``, ``ignored_layers``,
+            ``global_pruning``, ``round_to``, …), with its meaning there. ``max_pruning_ratio`` is a floor that
+            holds at every moment; ``iterative_steps`` rounds of training and ``step()`` share ``total_steps``.
+
+    Raises:
+        ConfigError: For arguments that cannot work, before any training.
+        UnsupportedModelError: If some group of channels cannot be masked faithfully; the message names it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        importance: Callable[[Any], Tensor | None] | None = None,
+        *,
+        constraint: Constraint | Sequence[Constraint] | None = None,
+        total_steps: int | None = None,
+        target: str = "channels",
+        bilevel: BiLevelConfig | dict[str, Any] | None = None,
+        multipliers: MultiplierConfig | dict[str, Any] | None = None,
+        task_loss: TaskLoss | None = None,
+        self_check: bool = True,
+        **host: Any,
+    ) -> None:
+        options = arguments.host_arguments(host)
+        arguments.check_target(target)
+        arguments.check_model(model)
+        self.target = target
+        self.config = BiLevelConfig.from_dict(bilevel) if isinstance(bilevel, dict) else bilevel or BiLevelConfig()
+        if isinstance(multipliers, dict):
+            multipliers = MultiplierConfig(**multipliers)
+        self.lagrangian = Lagrangian(constraint, config=multipliers, task_loss=task_loss)
+        self.example_inputs = example_inputs
+        self._forward_fn = options.get("forward_fn")
+        with undisturbed(model):
+            self._build_graph(model, example_inputs, options)
+            if self_check:
+                self._self_check(options)
+            self.dense_macs, self.dense_params = self.count()
+            self._scope_sizes: dict[str, int] = {}
+            self._group_sizes: dict[str, int] = {}
+            self._cost: CostModel | None = None
+            self._budget_size = 0.0
+            self.importance = importance
+            weights = self._bind_groups()
+            scores = self._initial_scores(weights)
+        self._watch: OptimizerWatch | None = None
+        self._renewed: dict[nn.Parameter, tuple[nn.Parameter, list[Tensor]]] = {}
+        self.total_steps = total_steps
+        self.engine = BiLevelEngine(model, weights, self.lagrangian, self._project, self.config, scores)
+        self.importance = self._learned_importance
+        if total_steps is not None:
+            self.plan(total_steps)
+
+    # ---- Torch-Pruning's sparse-training idiom -------------------------------------------------------------
+
+    def plan(self, total_steps: int) -> None:
+        """Fixes the number of training steps, which places warm-up, ramp and settling.
+
+        Raises:
+            ConfigError: If it is too small for the rounds of ``iterative_steps``.
+            TrainingStateError: If training has begun under another plan.
+        """
+        if not isinstance(total_steps, int) or isinstance(total_steps, bool) or total_steps < 1:
+            raise ConfigError(f"expected total_steps as a positive whole number of training steps, got {total_steps!r}")
+        if self.engine.step_index and total_steps != self.total_steps:
+            raise TrainingStateError(
+                f"training has begun with total_steps={self.total_steps}: it cannot become {total_steps} now"
+            )
+        self.total_steps = total_steps
+        self.engine.timetable = self._timetable()
+
+    def loss(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None = None) -> Tensor:
+        """Task loss plus multipliers times surrogate violations of a batch; call ``backward()`` on it.
+
+        Args:
+            logits: ``(N,)``, ``(N, 1)`` (binary) or ``(N, C)``.
+            targets: ``(N,)`` class ids.
+            sensitive: ``(N,)`` group ids of the samples.
+
+        Raises:
+            DataError: For a batch that does not fit the constraint.
+            NonFiniteError: For a NaN or infinite loss; weights, mask and running statistics stay good.
+        """
+        if self._watch is None:
+            self._watch = OptimizerWatch(self.model.parameters(), self.engine.after_optimizer_step)
+        return self.engine.loss(logits, targets, sensitive)
+
+    def regularize(self, model: nn.Module, loss: Tensor | None = None) -> None:
+        """The alternation, between ``backward()`` and ``optimizer.step()``: a weight step or a mask step.
+
+        On a weight step, hidden weights lose their gradient; on a mask step the scores and the mask move and
+        (unless ``joint``) all gradients are consumed, so that the optimizer's step leaves the weights alone.
+        Multipliers and the sparsity schedule advance as well.
+
+        Args:
+            model: The pruner's model, or a wrapper around it (data parallel, compiled).
+            loss: Not needed; accepted because Torch-Pruning's own signature has it.
+
+        Raises:
+            TrainingStateError: Before ``backward()``, or when all planned steps are done.
+        """
+        if model is not self.model and all(module is not self.model for module in model.modules()):
+            raise ConfigError(
+                "regularize(model) was given another model than the pruner was built for: masks live in the "
+                "weights of the model passed to BiFPPruner(model, …)"
+            )
+        if self.engine.finished:
+            raise TrainingStateError(
+                f"all {self.total_steps} planned training steps are done: call pruner.step() to remove the hidden "
+                "channels, or plan more with total_steps"
+            )
+        self.engine.after_backward()
+
+    def update_regularizer(self) -> None:
+        """Nothing to do: scores and masks follow every step. Kept for Torch-Pruning's training idiom."""
+
+    def step(self, interactive: bool = False) -> Iterator[Any] | None:
+        """Removes the hidden channels for good, through the dependency graph.
+
+        Afterwards the model's parameters are new tensors: the old optimizer refuses to step, continue with
+        :meth:`rebuild_optimizer`.
+
+        Args:
+            interactive: Yield the pruning groups instead, each to be pruned by the caller with ``.prune()``,
+                as in Torch-Pruning; the removal is complete when the iterator is exhausted.
+
+        Raises:
+            TrainingStateError: If the mask has not reached its target yet.
+        """
+        if self.current_step >= self.iterative_steps:
+            raise TrainingStateError(
+                f"all {self.iterative_steps} pruning rounds are done: the channels are already removed"
+            )
+        if self.total_steps is None or not self.engine.at_target:
+            self.engine.timetable  # noqa: B018 - says so if the length of the run is unknown
+            raise TrainingStateError(
+                f"step() came after {self.engine.phase_step} training steps, but the mask reaches its target at "
+                f"step {self.engine.timetable.ramp_end} of {self.engine.timetable.steps}: train further "
+                "(loss, backward, regularize, optimizer.step), or plan fewer total_steps"
+            )
+        self.current_step += 1
+        if interactive:
+            return self._remove()
+        for group in self._remove():
+            group.prune()
+        return None
+
+    def rebuild_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """A new optimizer for the smaller model: same class, groups and settings, state cut to size."""
+        return rebuild(optimizer, self._renewed)
+
+    # ---- what the run is about -----------------------------------------------------------------------------
+
+    def count(self) -> tuple[float, int]:
+        """MACs (of the example inputs, per sample) and parameters of the model as it is, by Torch-Pruning."""
+        return macs.count(self.model, self.example_inputs)
+
+    def masked_size(self, target: str = "params") -> float:
+        """Parameters (or MACs) that remain once the hidden channels are gone."""
+        cost = self._cost_model(target)
+        return float(cost.size(self.engine.weights.keep))
+
+    def final_ratio(self, module: nn.Module) -> float:
+        """Pruning ratio a layer shall reach (``pruning_ratio_dict``, else the global one), under the cap."""
+        ratios = self.pruning_ratio_dict.get(module)
+        return float(min(self.pruning_ratio if ratios is None else ratios[-1], self.max_pruning_ratio))
+
+    def final_head_ratio(self, layer: nn.Module) -> float:
+        """Share of attention heads a layer shall lose."""
+        return float(self.head_pruning_ratio_dict.get(layer, self.per_step_head_pruning_ratio)[-1])
+
+    def find_group(self, group: Any) -> tuple[int, Tensor] | None:
+        """Which of our groups a Torch-Pruning group is, and the root channel of each of its entries."""
+        for index, own in enumerate(self.host_groups):
+            for i in range(len(group)):
+                dep = group[i].dep
+                if dep.target.module is own.root and dep.handler == own.pruning_fn:
+                    by_root = dict(zip(group[i].root_idxs, group[i].idxs, strict=True))
+                    return index, torch.tensor([by_root[root] for root in group[0].idxs])
+        return None
+
+    # ---- construction --------------------------------------------------------------------------------------
+
+    def _build_graph(self, model: nn.Module, example_inputs: Any, options: dict[str, Any]) -> None:
+        tp.pruner.BasePruner.__init__(self, model, example_inputs, importance=None, **options)
+        self.host_groups: list[HostGroup] = list(host_groups(self))
+        if not self.host_groups:
+            raise ConfigError(
+                "no layer is left to prune: every group of channels is in ignored_layers, feeds the model's "
+                "output or contains no convolution or linear layer; ignore fewer layers"
+            )
+
+    def _self_check(self, options: dict[str, Any]) -> None:
+        def rebuild_copy() -> tuple[Any, list[HostGroup]]:
+            model, inputs, copied = copy.deepcopy((self.model, self.example_inputs, options))
+            randomise_norms(model, torch.Generator().manual_seed(0))
+            twin = object.__new__(BiFPPruner)
+            twin._build_graph(model, inputs, copied)
+            return twin, twin.host_groups
+
+        check(rebuild_copy, self._outputs)
+
+    def _outputs(self, model: nn.Module) -> list[Tensor]:
+        flat = tp.utils.utils.flatten_as_list(self._run_example(model))
+        return [out for out in flat if isinstance(out, Tensor) and out.is_floating_point()]
+
+    def _run_example(self, model: nn.Module) -> Any:
+        if self._forward_fn is not None:
+            return self._forward_fn(model, self.example_inputs)
+        if isinstance(self.example_inputs, dict):
+            return model(**self.example_inputs)
+        if isinstance(self.example_inputs, tuple | list):
+            return model(*self.example_inputs)
+        return model(self.example_inputs)
+
+    def _bind_groups(self) -> MaskedWeights:
+        """Masks, budgets and floors over the groups that are there now."""
+        weights = MaskedWeights(tuple(group.channels for group in self.host_groups))
+        self._limits = group_limits(
+            self.host_groups,
+            max_pruning_ratio=self.max_pruning_ratio,
+            round_to=self.round_to,
+            initial=self._group_sizes,
+        )
+        keys = [scope_of(self, group) for group in self.host_groups]
+        budgeted = [i for i, key in enumerate(keys) if self.target != "channels" and not key.user_defined]
+        self._scopes = [
+            scope
+            for scope in ranking_scopes(keys, self.host_groups, self._scope_sizes)
+            if not set(scope.groups) & set(budgeted)
+        ]
+        self._budgeted = budgeted
+        self._weights = weights
+        self._cost = None
+        if budgeted:
+            self._cost = self._cost_model(self.target)
+            self._unit_costs = self._cost.unit_costs().clamp_min(1.0)
+            self._budget_size = self._budget_size or self._cost.dense
+            smallest = self._budget_size * (1 - self.pruning_ratio)
+            check_reachable(
+                self._limits, self._cost, smallest, f"pruning_ratio={self.pruning_ratio} of {self.target}", budgeted
+            )
+        return weights
+
+    def _cost_model(self, target: str) -> CostModel:
+        if target == "macs":
+            entries = macs.macs_entries(
+                self.model, self.example_inputs, self._weights, lambda: self._run_example(self.model)
+            )
+        else:
+            entries = parameter_entries(self.model.parameters(), self._weights)
+        return CostModel(entries, self._weights.num_units)
+
+    def _initial_scores(self, weights: MaskedWeights) -> MaskScores:
+        scores = group_magnitude(weights)
+        if self.importance is not None:
+            for index, group in enumerate(self.host_groups):
+                full = self.DG.get_pruning_group(group.root, group.pruning_fn, list(range(len(group.unit_of_root))))
+                values = self.importance(full)
+                if values is not None:
+                    mean = torch.zeros(group.channels.num_units).index_add_(0, group.unit_of_root, values.float().cpu())
+                    scores[weights.of(index)] = (mean / group.channels.channels_per_unit).to(scores.device)
+        return MaskScores(scores, self.config)
+
+    def _timetable(self) -> Timetable:
+        """The plan of the current round: rounds share the steps, Torch-Pruning's scheduler the ratio."""
+        rounds = self.iterative_steps
+        shares = [1.0] * (rounds + 1)
+        if self.pruning_ratio > 0:
+            shares = [ratio / self.pruning_ratio for ratio in self.per_step_pruning_ratio]
+        assert self.total_steps is not None
+        done = [round(self.total_steps * i / rounds) for i in range(rounds + 1)]
+        current = self.current_step
+        return Timetable(
+            self.config,
+            done[current + 1] - done[current],
+            ratio=self.pruning_ratio,
+            start=shares[current] if current else 0.0,
+            end=shares[current + 1],
+        )
+
+    # ---- masks and removal ---------------------------------------------------------------------------------
+
+    def _project(self, scores: Tensor, progress: float) -> Tensor:
+        scores = scores.cpu()
+        keep = keep_by_channels(scores, self._limits, self._scopes, progress)
+        if self._cost is not None:
+            per_cost = scores / self._unit_costs.float() ** self.config.cost_exponent
+            size = self._budget_size * (1 - self.pruning_ratio * progress)
+            keep = keep_by_size(per_cost, self._limits, self._cost, size, start=keep, groups=self._budgeted)
+        return keep
+
+    def _learned_importance(self, group: Any) -> Tensor | None:
+        """Torch-Pruning's ``estimate_importance`` sees the learned scores."""
+        found = self.find_group(group)
+        if found is None:
+            return None
+        index, channels = found
+        scores = self.engine.scores.value()[self.engine.weights.of(index)].cpu()
+        return scores[self.host_groups[index].unit_of_root[channels]]
+
+    def _remove(self) -> Iterator[Any]:
+        weights = self.engine.weights
+        self.engine.norms.release()
+        before = {name: parameter for name, parameter in self.model.named_parameters()}
+        hidden_at = {
+            id(entry.parameter): {axis.dim: axis.hidden for axis in entry.axes.values() if len(axis.hidden)}
+            for entry in weights.parameters
+        }
+        frozen = [name for name, parameter in before.items() if not parameter.requires_grad]
+        hidden = [~weights.keep[weights.of(i)].cpu() for i in range(len(self.host_groups))]
+        yield from pruning_groups(self, self.host_groups, hidden)
+        update_head_dims(self)
+        after = dict(self.model.named_parameters())
+        for name in frozen:
+            after[name].requires_grad_(False)
+        self._renewed = {
+            old: (after[name], kept_positions(old, hidden_at.get(id(old), {}))) for name, old in before.items()
+        }
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        self._next_round(weights.keep)
+
+    def _next_round(self, keep: Tensor) -> None:
+        """The smaller model is the new dense one of the next round; scores of the channels left carry over."""
+        scores = self.engine.scores
+        with undisturbed(self.model):
+            self.host_groups = [group for group in host_groups(self)]
+            weights = self._bind_groups()
+        scores.select(keep.nonzero().reshape(-1))
+        if len(scores.value()) != weights.num_units:
+            raise UnsupportedModelError(
+                f"{len(scores.value())} units were kept but the pruned model has {weights.num_units}: the dependency "
+                "graph changed with the removal; prune in one round (iterative_steps=1)"
+            )
+        last = self.current_step >= self.iterative_steps
+        self.engine.begin_phase(weights, self._project, scores)
+        if last:
+            self.engine.phase_step = self.engine.timetable.steps
+        else:
+            self.engine.timetable = self._timetable()

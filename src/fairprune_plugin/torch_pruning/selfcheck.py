@@ -1,0 +1,103 @@
+"""Before any training: is the masked model really the pruned one? Tried on a copy, with random masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UnsupportedModelError
+from ..masks.masked_weights import MaskedWeights
+from ..masks.norms import MaskedNorms
+from .grouping import HostGroup
+from .removal import pruning_groups, update_head_dims
+
+TOLERANCE = 1e-3  # relative; exact architectures agree to 1e-6, inexact ones are wrong by more than 1e-2
+
+Forward = Callable[[nn.Module], list[Tensor]]
+
+
+def randomise_norms(model: nn.Module, generator: torch.Generator) -> None:
+    """Random statistics, affines and biases: a fresh batch norm maps 0 to 0, which would hide what is inexact."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+                assert module.running_var is not None
+                module.running_mean.copy_(_normal(module.running_mean, generator) * 0.3)
+                module.running_var.copy_(_normal(module.running_var, generator).abs() + 0.5)
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(_normal(parameter, generator) * 0.2)
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator).to(like)
+
+
+def outputs_of(model: nn.Module, forward: Forward) -> list[Tensor]:
+    """All floating-point tensors of the model's output, in eval mode."""
+    model.eval()
+    with torch.no_grad():
+        return [tensor.clone() for tensor in forward(model)]
+
+
+def masked_equals_pruned(
+    pruner: Any, groups: Sequence[HostGroup], chosen: Sequence[int], forward: Forward, seed: int
+) -> bool:
+    """Hides half of the units of the chosen groups at random, compares, and prunes them (the model is used up)."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = MaskedWeights(tuple(group.channels for group in groups))
+    norms = MaskedNorms(weights)
+    keep = torch.ones(weights.num_units, dtype=torch.bool)
+    for index in chosen:
+        units = groups[index].channels.num_units
+        order = torch.randperm(units, generator=generator)
+        keep[order[: units // 2] + weights.offsets[index]] = False
+    weights.set(keep.to(weights.keep.device))
+    norms.refresh()
+    masked = outputs_of(pruner.model, forward)
+    norms.release()
+    hidden = [~keep[weights.of(index)] for index in range(len(groups))]
+    for group in pruning_groups(pruner, groups, hidden):
+        group.prune()
+    update_head_dims(pruner)
+    try:
+        pruned = outputs_of(pruner.model, forward)
+    except (RuntimeError, ValueError, IndexError, AssertionError):
+        return False  # the host's graph does not fit the model: the pruned network does not even run
+    return len(masked) == len(pruned) and all(_close(a, b) for a, b in zip(masked, pruned, strict=True))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape:
+        return False
+    scale = float(a.abs().max().clamp_min(1e-12)) if a.numel() else 1.0
+    return bool(((a - b).abs().max() if a.numel() else torch.zeros(())) <= TOLERANCE * scale)
+
+
+def check(rebuild: Callable[[], tuple[Any, list[HostGroup]]], forward: Forward) -> None:
+    """Refuses a model whose mask would lie.
+
+    Args:
+        rebuild: Makes a fresh copy of the pruner (with its own copy of the model) and its groups.
+        forward: Runs a model on the example inputs and returns its output tensors.
+
+    Raises:
+        UnsupportedModelError: Naming the groups that are not exact and their layers.
+    """
+    pruner, groups = rebuild()
+    if masked_equals_pruned(pruner, groups, range(len(groups)), forward, seed=0):
+        return
+    guilty = []
+    for index, group in enumerate(groups):
+        pruner, copies = rebuild()
+        if not masked_equals_pruned(pruner, copies, [index], forward, seed=index):
+            guilty.append(f"{group.channels.name} (with {', '.join(group.channels.layers[1:5])})")
+    names = "; ".join(guilty) if guilty else "all groups together"
+    raise UnsupportedModelError(
+        "for this architecture a masked channel is not the same as a pruned one (a softmax over pruned features, "
+        "packed multi-head attention, a flatten the graph cannot follow, or a reshape with fixed sizes): "
+        f"{names}. Add these layers to ignored_layers"
+    )

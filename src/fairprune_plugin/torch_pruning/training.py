@@ -1,0 +1,109 @@
+"""The pruner's part that runs whole trainings: ``fit``, ``measure_dense``, ``evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..engine.batches import Forward, default_forward
+from ..engine.evaluate import evaluate
+from ..engine.fit import FitOptions, OnEvaluation, Run
+from ..engine.latency import latency_ms
+from ..engine.result import FitResult, Size
+from ..errors import ConfigError
+from ..fairness.evaluation import Evaluation
+from ..fairness.lagrangian import TRAIN
+
+if TYPE_CHECKING:
+    from .pruner import BiFPPruner
+
+
+class Training:
+    """Mixed into :class:`~.pruner.BiFPPruner`."""
+
+    def fit(
+        self: BiFPPruner,
+        train_loader: Iterable[Any],
+        optimizer: torch.optim.Optimizer,
+        *,
+        validation: Iterable[Any] | None = None,
+        epochs: int | None = None,
+        mask_loader: Iterable[Any] | None = None,
+        lr_scheduler: Any = None,
+        validate_every: int | None = None,
+        dual_every: int = 2,
+        recalibration_batches: int = 50,
+        progress: bool = True,
+        forward: Forward = default_forward,
+        on_evaluation: OnEvaluation | None = None,
+    ) -> FitResult:
+        """Trains weights and mask under the constraint, removes channels and returns the smaller model.
+
+        With a validation loader, held-out data drive the multipliers and choose the best feasible snapshot at
+        the target sparsity; without one, training counts do and the last state is returned.
+
+        Args:
+            train_loader: Batches ``(x, y, s)``: inputs, class ids ``(N,)``, group ids ``(N,)``. Moved to the
+                model's device.
+            optimizer: Of ``model.parameters()``.
+            validation: Held-out batches of the same form.
+            epochs: Passes over ``train_loader``; needed unless ``total_steps`` was given to the pruner.
+            mask_loader: Batches for the mask steps; default: the training batches, in turn.
+            lr_scheduler: Its ``step()`` is called after every training step.
+            validate_every: Steps between two evaluations; default a twentieth of the run.
+            dual_every: Steps between two validation batches that move the multipliers.
+            recalibration_batches: Training batches for fresh batch-norm statistics of the pruned model, kept
+                only if validation is no worse; 0 leaves them alone.
+            progress: Whether to show a progress bar.
+            forward: ``(model, x) → logits``; default ``model(x)``, its ``.logits`` if there is one.
+            on_evaluation: Called with each :class:`~..engine.result.HistoryRow`.
+
+        Raises:
+            ConfigError: If the length of the run is unknown or contradictory.
+            DataError: If the data cannot carry the constraint (seen before any training), or a batch is bad.
+            NonFiniteError: If the loss becomes NaN or infinite; the model keeps its last good state.
+        """
+        for name, value in (("validate_every", validate_every), ("dual_every", dual_every)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"expected {name} as a positive whole number of steps, got {value!r}")
+        options = FitOptions(
+            epochs=epochs,
+            validate_every=validate_every,
+            dual_every=dual_every,
+            recalibration_batches=recalibration_batches,
+            progress=progress,
+            forward=forward,
+            on_evaluation=on_evaluation,
+        )
+        return Run(self, train_loader, optimizer, validation, mask_loader, lr_scheduler, options).execute()
+
+    def measure_dense(
+        self: BiFPPruner, loader: Iterable[Any], *, split: str = TRAIN, forward: Forward = default_forward
+    ) -> Evaluation:
+        """Takes the dense model's rates on a split, which degradation parity compares with; call it before
+        training in a loop of your own."""
+        return evaluate(self.model, loader, self.lagrangian, split=split, forward=forward, dense=True)
+
+    def evaluate(
+        self: BiFPPruner, loader: Iterable[Any], *, split: str = "test", forward: Forward = default_forward
+    ) -> Evaluation:
+        """Accuracy, per-group rates and verdicts of the model as it is now, on any split."""
+        return evaluate(self.model, loader, self.lagrangian, split=split, forward=forward)
+
+    def remove_round(self: BiFPPruner) -> None:
+        """``step()`` without its options, for the run."""
+        self.step()
+
+    def rounds_left(self: BiFPPruner) -> int:
+        """Rounds of removal that are still to come."""
+        return int(self.iterative_steps - self.current_step)
+
+    def size(self: BiFPPruner) -> Size:
+        """Channels, parameters, MACs and latency of the model as it is now."""
+        macs, params = self.count()
+        channels = sum(
+            group.channels.num_units * group.channels.channels_per_unit for group in self.host_groups
+        )
+        return Size(channels, params, macs, latency_ms(self.model, lambda: self._run_example(self.model)))
