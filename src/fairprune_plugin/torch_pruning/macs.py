@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +17,14 @@ from ..masks.masked_weights import MaskedWeights
 
 def count(model: nn.Module, example_inputs: Any) -> tuple[float, int]:
     """MACs of one forward pass of the example inputs and the number of parameters (``tp.utils``)."""
-    macs, _ = tp.utils.count_ops_and_params(model, example_inputs)
+    macs, *_ = _host_count(model, example_inputs)
     return float(macs), sum(parameter.numel() for parameter in model.parameters())
+
+
+def _host_count(model: nn.Module, example_inputs: Any) -> Any:
+    """The host's layer-wise count, without what it prints about keyword inputs."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return tp.utils.count_ops_and_params(model, example_inputs, layer_wise=True)
 
 
 def macs_entries(
@@ -33,7 +41,7 @@ def macs_entries(
         weights: The mask.
         run: Runs the model once on the example inputs.
     """
-    total, _, layer_macs, _ = tp.utils.count_ops_and_params(model, example_inputs, layer_wise=True)
+    total, _, layer_macs, _ = _host_count(model, example_inputs)
     axes = parameter_axes(weights)
     fed_by = _feeding_axes(model, axes, run)
     entries = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -253,7 +254,9 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
             twin._build_graph(model, inputs, copied)
             return twin, twin.host_groups
 
-        check(rebuild_copy, self._outputs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the host has said all this about the original
+            check(rebuild_copy, self._outputs)
 
     def _outputs(self, model: nn.Module) -> list[Tensor]:
         flat = tp.utils.utils.flatten_as_list(self._run_example(model))
