@@ -31,9 +31,7 @@ def read_batch(raw: Any, model: nn.Module) -> Batch:
     """
     if not isinstance(raw, tuple | list) or len(raw) not in (2, 3):
         what = f"{len(raw)} items" if isinstance(raw, tuple | list) else type(raw).__name__
-        raise DataError(
-            f"expected batches (x, y, s): inputs, targets, sensitive attribute; the loader yields {what}"
-        )
+        raise DataError(f"expected batches (x, y, s): inputs, targets, sensitive attribute; the loader yields {what}")
     device = next(model.parameters()).device
     inputs, targets, *rest = (_move(part, device) for part in raw)
     return Batch(inputs, targets, rest[0] if rest else None)

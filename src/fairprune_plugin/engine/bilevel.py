@@ -52,6 +52,7 @@ class BiLevelEngine:
         self.step_index = 0
         self.passes = 0
         self._awaiting_backward = False
+        self._weights_move = True
         self._guard = BufferGuard(model)
         self._timetable: Timetable | None = None
         self.begin_phase(weights, project, scores)
@@ -131,7 +132,8 @@ class BiLevelEngine:
                 for parameter in self.model.parameters():
                     parameter.grad = None
             self.set_mask(self.project(self.scores.value(), self.timetable.progress(self.phase_step)))
-        if not mask_step or self.config.joint:
+        self._weights_move = not mask_step or self.config.joint
+        if self._weights_move:
             self.weights.mask_gradients()
         self.step_index += 1
         self.phase_step += 1
@@ -140,7 +142,8 @@ class BiLevelEngine:
 
     def after_optimizer_step(self) -> None:
         """Restores the mask that momentum and weight decay have moved hidden weights out of."""
-        self.weights.reapply()
+        if self._weights_move:
+            self.weights.reapply()
 
     def set_mask(self, keep: Tensor) -> None:
         """Installs a mask, ``(U,)`` bool, on weights and norms."""
@@ -175,9 +178,7 @@ class BiLevelEngine:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken; the model's own state is loaded by the user."""
-        self.step_index, self.phase_step, self.passes = (
-            state[key] for key in ("step_index", "phase_step", "passes")
-        )
+        self.step_index, self.phase_step, self.passes = (state[key] for key in ("step_index", "phase_step", "passes"))
         self.set_mask(state["keep"])
         for parameter, held in zip(self.weights.parameters, state["held"], strict=True):
             parameter.held = None if held is None else held.clone()

@@ -58,9 +58,7 @@ def check_loader(loader: Iterable[Any], model: nn.Module, lagrangian: Lagrangian
         )
 
 
-def _labels(
-    loader: Iterable[Any], model: nn.Module, names: tuple[str, ...], split: str
-) -> tuple[Tensor, Tensor]:
+def _labels(loader: Iterable[Any], model: nn.Module, names: tuple[str, ...], split: str) -> tuple[Tensor, Tensor]:
     targets, groups = [], []
     for raw in loader:
         batch = read_batch(raw, model)

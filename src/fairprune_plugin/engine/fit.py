@@ -245,9 +245,7 @@ class Run:
 
     def _evaluate(self, loader: Iterable[Any], split: str) -> Evaluation:
         self.evaluation_passes += _length(loader) or 0
-        return evaluate(
-            self.host.model, loader, self.host.lagrangian, split=split, forward=self.options.forward
-        )
+        return evaluate(self.host.model, loader, self.host.lagrangian, split=split, forward=self.options.forward)
 
 
 def planned_steps(total_steps: int | None, epochs: int | None, train: Iterable[Any]) -> int:

@@ -51,7 +51,8 @@ class Constraint:
                 f"expected a tolerance in [0, 1], got {self.tolerance}: it is a difference of rates, "
                 "0.02 means two percentage points"
             )
-        if isinstance(self.groups, str) or (isinstance(self.groups, int) and self.groups < 2):
+        countable = isinstance(self.groups, int | Sequence) and not isinstance(self.groups, str)
+        if not countable or (isinstance(self.groups, int) and self.groups < 2):
             raise ConfigError(
                 f"expected at least two groups (their number or their names), got {self.groups!r}: one group "
                 "alone has no gap"
@@ -82,8 +83,9 @@ class Constraint:
         """The reference as :mod:`.parity` wants it: a keyword or a group id."""
         if self.reference in (OVERALL, PAIRWISE):
             return self.reference
-        if isinstance(self.reference, int) and 0 <= self.reference < self.num_groups:
-            return self.reference
+        named = isinstance(self.reference, int) and not isinstance(self.reference, bool)
+        if named and 0 <= int(self.reference) < self.num_groups:
+            return int(self.reference)
         if self.reference in self.group_names:
             return self.group_names.index(str(self.reference))
         raise ConfigError(
@@ -173,8 +175,7 @@ class EqualizedOdds(Constraint):
 
 
 CONSTRAINTS: dict[str, type[Constraint]] = {
-    cls.name: cls
-    for cls in (AccuracyParity, DegradationParity, DemographicParity, EqualOpportunity, EqualizedOdds)
+    cls.name: cls for cls in (AccuracyParity, DegradationParity, DemographicParity, EqualOpportunity, EqualizedOdds)
 }
 
 

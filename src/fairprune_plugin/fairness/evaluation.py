@@ -46,8 +46,8 @@ class Verdict:
         half_width: Of the gap's 95 % interval.
         tolerance: What was asked for.
         feasible: Whether the point estimate is within the tolerance (undefined gaps are not).
-        status: ``"satisfied"`` / ``"violated"`` when the whole interval says so, else ``"not decidable"`` at
-            this sample size.
+        status: ``"satisfied"`` when the whole intervals of all rates say so, ``"violated"`` when that of any
+            does, else ``"not decidable"`` at this sample size.
     """
 
     constraint: str
@@ -184,13 +184,12 @@ def judge(tracker: ConstraintTracker, counts: RateCounts, split: str) -> Verdict
     halves = gap_half_width(counts.hits.cpu(), counts.totals.cpu(), deviation.cpu(), reference)
     worst = int(gaps.nan_to_num(-1.0).argmax())
     gap, half, tolerance = float(gaps[worst]), float(halves[worst]), tracker.constraint.tolerance
-    undefined = bool(torch.isnan(gaps).any())
-    if math.isnan(gap):
-        status = UNDECIDABLE
-    elif gap - half > tolerance:
+    # Every rate must hold, not only the one with the largest gap; a NaN compares False, so that an undefined
+    # gap leaves the verdict open.
+    if bool((gaps.cpu() - halves > tolerance).any()):
         status = VIOLATED
     else:
-        status = SATISFIED if gap + half <= tolerance and not undefined else UNDECIDABLE
+        status = SATISFIED if bool((gaps.cpu() + halves <= tolerance).all()) else UNDECIDABLE
     # A NaN compares False: an undefined gap is not feasible.
     return Verdict(
         tracker.constraint.name,

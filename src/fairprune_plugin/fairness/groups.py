@@ -24,8 +24,7 @@ def check_groups(sensitive: Tensor, *, batch: int, group_names: tuple[str, ...],
         raise DataError(f"expected the sensitive attribute as a tensor of group ids, got {type(sensitive).__name__}")
     if sensitive.shape != (batch,):
         raise DataError(
-            f"expected a sensitive attribute of shape ({batch},), one group id per sample, got "
-            f"{tuple(sensitive.shape)}"
+            f"expected a sensitive attribute of shape ({batch},), one group id per sample, got {tuple(sensitive.shape)}"
         )
     if sensitive.device != device:
         raise DataError(f"logits are on {device} but the sensitive attribute on {sensitive.device}: move the batch")

@@ -31,7 +31,7 @@ def wilson(hits: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gap_half_width(hits: Tensor, totals: Tensor, deviation: Tensor, reference: str | int) -> Tensor:
-    """Half width of the 95 % interval of each rate's gap, ``(R,)``; NaN where fewer than two groups are known.
+    """Half width of the 95 % interval of each rate's gap, ``(R,)``; NaN where the gap is undefined (see ``parity.gap``).
 
     The gap is a difference of two independent proportions: of the extreme groups (``"pairwise"``), of the most
     distant group and a named one, or of that group and everybody else (``"overall"``, scaled by the share of
@@ -44,28 +44,29 @@ def gap_half_width(hits: Tensor, totals: Tensor, deviation: Tensor, reference: s
         deviation: ``(R, G)`` each group's rate minus the reference.
         reference: As in :mod:`.parity`.
     """
-    known = totals > 0
     out = []
-    for rate in range(len(hits)):
-        groups = known[rate].nonzero().reshape(-1)
-        if len(groups) < 2:
+    for row_hits, row_totals, row_deviation in zip(hits.tolist(), totals.tolist(), deviation.tolist(), strict=True):
+        known = [group for group, total in enumerate(row_totals) if total > 0]
+        if len(known) < 2 or (isinstance(reference, int) and reference not in known):
             out.append(math.nan)
             continue
-        worst = int(groups[deviation[rate][groups].abs().argmax()])
-        first = (float(hits[rate, worst]), float(totals[rate, worst]))
-        scale = 1.0
+        variance = {group: _variance(row_hits[group], row_totals[group]) for group in known}
+        # Among equally distant groups the least certain one counts: a tie says nothing about the small group.
         if reference == PAIRWISE:
-            high = int(groups[deviation[rate][groups].argmax()])
-            low = int(groups[deviation[rate][groups].argmin()])
-            first = (float(hits[rate, high]), float(totals[rate, high]))
-            second = (float(hits[rate, low]), float(totals[rate, low]))
+            high = max(known, key=lambda group: (row_deviation[group], variance[group]))
+            low = min((g for g in known if g != high), key=lambda group: (row_deviation[group], -variance[group]))
+            squared = variance[high] + variance[low]
         elif reference == OVERALL:
-            rest = [int(g) for g in groups if int(g) != worst]
-            second = (float(hits[rate, rest].sum()), float(totals[rate, rest].sum()))
-            scale = second[1] / (first[1] + second[1])
+            worst = max(known, key=lambda group: (abs(row_deviation[group]), variance[group]))
+            rest = [group for group in known if group != worst]
+            size = sum(row_totals[group] for group in rest)
+            share = size / (row_totals[worst] + size)
+            squared = share**2 * (variance[worst] + _variance(sum(row_hits[group] for group in rest), size))
         else:
-            second = (float(hits[rate, reference]), float(totals[rate, reference]))
-        out.append(scale * Z95 * math.sqrt(_variance(*first) + _variance(*second)))
+            others = (group for group in known if group != reference)
+            worst = max(others, key=lambda group: (abs(row_deviation[group]), variance[group]))
+            squared = variance[worst] + variance[int(reference)]
+        out.append(Z95 * math.sqrt(squared))
     return torch.tensor(out, dtype=torch.float64)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import ConfigError, TrainingStateError
+from ..errors import ConfigError, DataError, TrainingStateError
 from .constraints import Constraint
 from .groups import check_groups
 from .multipliers import MultiplierConfig
@@ -53,9 +53,7 @@ class Lagrangian:
         self.constraints = tuple(constraints or ())
         for constraint in self.constraints:
             if not isinstance(constraint, Constraint):
-                raise ConfigError(
-                    f"expected a constraint such as EqualOpportunity(tolerance=0.02), got {constraint!r}"
-                )
+                raise ConfigError(f"expected a constraint such as EqualOpportunity(tolerance=0.02), got {constraint!r}")
         if len({constraint.group_names for constraint in self.constraints}) > 1:
             raise ConfigError("constraints of one run share a sensitive attribute: give them the same groups")
         self.config = config or MultiplierConfig()
@@ -96,14 +94,13 @@ class Lagrangian:
             targets: ``(N,)`` class ids.
             sensitive: ``(N,)`` group ids; may be ``None`` only when there is no constraint.
         """
-        total = self.task_loss(logits, targets)
         if not self.constraints:
-            return total
+            return self.task_loss(logits, targets)
         if sensitive is None:
-            raise ConfigError(
-                f"{self.constraints[0].name} needs the sensitive attribute: call loss(logits, y, s)"
-            )
+            raise DataError(f"{self.constraints[0].name} needs the sensitive attribute: call loss(logits, y, s)")
+        # Checked before the task loss, which would say less about what is wrong with a batch.
         outputs, groups = self.parse(logits, targets, sensitive)
+        total = self.task_loss(logits, targets)
         self.bind(outputs.num_classes)
         seen = torch.bincount(groups, minlength=len(self.group_names))
         self.groups_seen = seen if self.groups_seen is None else self.groups_seen.to(seen.device) + seen

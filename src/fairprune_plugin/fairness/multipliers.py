@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +52,19 @@ class MultiplierConfig:
             value = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"expected {field} > 0 for the multipliers, got {value}")
+        if self.window < 1:
+            raise ConfigError(f"expected a window of at least one batch, got {self.window}")
+        if not (math.isfinite(self.proportional_gain) and self.proportional_gain >= 0):
+            raise ConfigError(f"expected proportional_gain ≥ 0, got {self.proportional_gain}")
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> MultiplierConfig:
+        """Builds a config from plain values; an unknown key is an error that lists the known ones."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ConfigError(f"unknown key {unknown[0]!r} for the multipliers: choose from {', '.join(known)}")
+        return cls(**options)
 
     @property
     def decay(self) -> float:

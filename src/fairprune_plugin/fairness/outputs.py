@@ -50,8 +50,7 @@ class Outputs:
             )
         if targets.device != logits.device:
             raise DataError(
-                f"logits are on {logits.device} but targets on {targets.device}: move the batch to the "
-                "model's device"
+                f"logits are on {logits.device} but targets on {targets.device}: move the batch to the model's device"
             )
         classes = 2 if logits.dim() == 1 or logits.shape[1] <= 2 else logits.shape[1]
         if logits.dim() == 2 and logits.shape[1] <= 2:

@@ -54,9 +54,9 @@ def violations(deviation: Tensor, tolerance: float, reference: str | int) -> Ten
 def gap(rates: Tensor, weights: Tensor, reference: str | int) -> Tensor:
     """The number a tolerance bounds, ``(R,)``: max − min for ``"pairwise"``, else the largest |F_g|.
 
-    NaN where fewer than two groups are known: a gap of one group is undefined, not zero.
+    NaN where fewer than two groups, or not the reference group, are known: such a gap is undefined, not zero.
     """
-    known = (~torch.isnan(rates)).sum(dim=1) >= 2
+    known = ((~torch.isnan(rates)).sum(dim=1) >= 2) & (weights.sum(dim=1) > 0)
     largest = deviations(rates, weights).abs().amax(dim=1)
     value = 2 * largest if reference == PAIRWISE else largest
     return torch.where(known, value, torch.full_like(value, float("nan")))

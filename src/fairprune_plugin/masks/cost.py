@@ -89,6 +89,5 @@ def parameter_entries(parameters: Iterable[nn.Parameter], weights: MaskedWeights
     """Every parameter of a model as a cost entry; the sum at the dense model is the parameter count."""
     axes = parameter_axes(weights)
     return [
-        CostEntry(float(parameter.numel()), tuple(axes.get(id(parameter), {}).values()))
-        for parameter in parameters
+        CostEntry(float(parameter.numel()), tuple(axes.get(id(parameter), {}).values())) for parameter in parameters
     ]

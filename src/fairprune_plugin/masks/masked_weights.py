@@ -122,7 +122,7 @@ class MaskedParameter:
     def _zero(self, tensor: Tensor) -> None:
         for axis in self.masked_axes:
             if len(axis.hidden):
-                tensor.mul_(axis.keep)
+                tensor.index_fill_(axis.dim, axis.hidden, 0)
 
 
 class MaskedWeights:

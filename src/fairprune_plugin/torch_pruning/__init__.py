@@ -11,8 +11,8 @@ except ImportError as error:  # pragma: no cover - exercised in a subprocess wit
 
 del _host
 
-from .importance import BiFPImportance
-from .pruner import BiFPPruner
-from .registration import register, unregister
+from .importance import BiFPImportance  # noqa: E402 - only once the host is known to be there
+from .pruner import BiFPPruner  # noqa: E402
+from .registration import register, unregister  # noqa: E402
 
 __all__ = ["BiFPImportance", "BiFPPruner", "register", "unregister"]

@@ -29,7 +29,9 @@ def host_arguments(given: dict[str, Any]) -> dict[str, Any]:
     known = [name for name in inspect.signature(tp.pruner.BasePruner.__init__).parameters if name not in _OURS]
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ConfigError(f"unknown argument {unknown[0]!r}: beside its own arguments, BiFPPruner takes {', '.join(known)}")
+        raise ConfigError(
+            f"unknown argument {unknown[0]!r}: beside its own arguments, BiFPPruner takes {', '.join(known)}"
+        )
     arguments = dict(given)
     for name in ("num_heads", "in_channel_groups", "out_channel_groups", "channel_groups"):
         arguments[name] = dict(given.get(name) or {})

@@ -202,9 +202,7 @@ class _Sites:
                 "over it is exact: add it and its neighbours to ignored_layers"
             )
 
-    def _read_conv(
-        self, conv: Any, name: str, outwards: bool, idxs: Sequence[int], root_idxs: Sequence[int]
-    ) -> None:
+    def _read_conv(self, conv: Any, name: str, outwards: bool, idxs: Sequence[int], root_idxs: Sequence[int]) -> None:
         if ops.module2type(conv) == ops.OPTYPE.DEPTHWISE_CONV:
             self._add_layer(conv, name, 0, idxs, root_idxs)
         elif conv.transposed and conv.groups > 1:
@@ -244,9 +242,7 @@ class _Sites:
         self.carried = [site for site in self.carried if id(site.parameter) not in wanted]
         self.masked += rows
 
-    def _add_layer(
-        self, module: Any, name: str, dim: int, idxs: Sequence[int], root_idxs: Sequence[int]
-    ) -> None:
+    def _add_layer(self, module: Any, name: str, dim: int, idxs: Sequence[int], root_idxs: Sequence[int]) -> None:
         """The channels' own weights: rows of the kernel along ``dim``, and the bias (or affine)."""
         for key, parameter in module.named_parameters(recurse=False):
             along = dim if parameter.dim() > 1 else 0

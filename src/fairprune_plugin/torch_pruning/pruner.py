@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,10 @@ from ..engine.scores import MaskScores
 from ..engine.timetable import Timetable
 from ..errors import ConfigError, TrainingStateError, UnsupportedModelError
 from ..fairness.constraints import Constraint
-from ..fairness.lagrangian import TRAIN, Lagrangian, TaskLoss
+from ..fairness.lagrangian import Lagrangian, TaskLoss
 from ..fairness.multipliers import MultiplierConfig
 from ..masks.allocation import check_reachable, keep_by_channels, keep_by_size
-from ..masks.cost import CostModel, parameter_axes, parameter_entries
+from ..masks.cost import CostModel, parameter_entries
 from ..masks.masked_weights import MaskedWeights
 from ..masks.saliency import group_magnitude
 from . import arguments, macs
@@ -83,7 +83,7 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
         self.target = target
         self.config = BiLevelConfig.from_dict(bilevel) if isinstance(bilevel, dict) else bilevel or BiLevelConfig()
         if isinstance(multipliers, dict):
-            multipliers = MultiplierConfig(**multipliers)
+            multipliers = MultiplierConfig.from_dict(multipliers)
         self.lagrangian = Lagrangian(constraint, config=multipliers, task_loss=task_loss)
         self.example_inputs = example_inputs
         self._forward_fn = options.get("forward_fn")

@@ -32,9 +32,7 @@ def scope_of(pruner: Any, group: HostGroup) -> ScopeKey:
     if group.heads:
         name = "heads" if pruner.global_pruning else f"heads of {group.channels.name}"
         return ScopeKey(name, pruner.final_head_ratio(group.heads[0]), user_defined=True)
-    graph_group = pruner.DG.get_pruning_group(
-        group.root, group.pruning_fn, list(range(len(group.unit_of_root)))
-    )
+    graph_group = pruner.DG.get_pruning_group(group.root, group.pruning_fn, list(range(len(group.unit_of_root))))
     for dep, _ in graph_group:
         for module, function in ((dep.source.module, dep.trigger), (dep.target.module, dep.handler)):
             if module in pruner._layer_to_scope and pruner.DG.is_out_channel_pruning_fn(function):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,15 +16,12 @@ from ..errors import ConfigError
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN
 
-if TYPE_CHECKING:
-    from .pruner import BiFPPruner
-
 
 class Training:
     """Mixed into :class:`~.pruner.BiFPPruner`."""
 
     def fit(
-        self: BiFPPruner,
+        self: Any,
         train_loader: Iterable[Any],
         optimizer: torch.optim.Optimizer,
         *,
@@ -80,30 +77,28 @@ class Training:
         return Run(self, train_loader, optimizer, validation, mask_loader, lr_scheduler, options).execute()
 
     def measure_dense(
-        self: BiFPPruner, loader: Iterable[Any], *, split: str = TRAIN, forward: Forward = default_forward
+        self: Any, loader: Iterable[Any], *, split: str = TRAIN, forward: Forward = default_forward
     ) -> Evaluation:
         """Takes the dense model's rates on a split, which degradation parity compares with; call it before
         training in a loop of your own."""
         return evaluate(self.model, loader, self.lagrangian, split=split, forward=forward, dense=True)
 
     def evaluate(
-        self: BiFPPruner, loader: Iterable[Any], *, split: str = "test", forward: Forward = default_forward
+        self: Any, loader: Iterable[Any], *, split: str = "test", forward: Forward = default_forward
     ) -> Evaluation:
         """Accuracy, per-group rates and verdicts of the model as it is now, on any split."""
         return evaluate(self.model, loader, self.lagrangian, split=split, forward=forward)
 
-    def remove_round(self: BiFPPruner) -> None:
+    def remove_round(self: Any) -> None:
         """``step()`` without its options, for the run."""
         self.step()
 
-    def rounds_left(self: BiFPPruner) -> int:
+    def rounds_left(self: Any) -> int:
         """Rounds of removal that are still to come."""
         return int(self.iterative_steps - self.current_step)
 
-    def size(self: BiFPPruner) -> Size:
+    def size(self: Any) -> Size:
         """Channels, parameters, MACs and latency of the model as it is now."""
         macs, params = self.count()
-        channels = sum(
-            group.channels.num_units * group.channels.channels_per_unit for group in self.host_groups
-        )
+        channels = sum(group.channels.num_units * group.channels.channels_per_unit for group in self.host_groups)
         return Size(channels, params, macs, latency_ms(self.model, lambda: self._run_example(self.model)))

@@ -1,0 +1,54 @@
+"""Pruners by name: ours and the host's own through one call, so that a config line swaps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .config import PrunerConfig
+from .errors import ConfigError
+
+HOSTS = ("torch_pruning",)
+
+
+def build_pruner(
+    spec: str | Mapping[str, Any] | PrunerConfig,
+    model: Any,
+    example_inputs: Any,
+    *,
+    host: str = "torch_pruning",
+    **options: Any,
+) -> Any:
+    """Builds a pruner from a name, a mapping (from a JSON or YAML file) or a :class:`~.config.PrunerConfig`.
+
+    Args:
+        spec: ``"bifp"``, or for example ``{"name": "bifp", "pruning_ratio": 0.5, "constraint": {"name":
+            "equal_opportunity", "tolerance": 0.02}}``; the host's pruners go by the names of
+            :func:`pruner_names`.
+        model: To be pruned.
+        example_inputs: For the host's tracing.
+        host: ``"torch_pruning"``.
+        **options: Arguments that no file can hold (``ignored_layers``, ``num_heads``, …); they win over the
+            file's.
+
+    Raises:
+        ConfigError: For an unknown name, key or host; the message lists the choices.
+        MissingHostError: If the host is not installed.
+    """
+    _check_host(host)
+    from .torch_pruning.build import build
+
+    return build(PrunerConfig.parse(spec), model, example_inputs, options)
+
+
+def pruner_names(host: str = "torch_pruning") -> tuple[str, ...]:
+    """Names that :func:`build_pruner` knows for a host."""
+    _check_host(host)
+    from .torch_pruning.build import NAMES
+
+    return NAMES
+
+
+def _check_host(host: str) -> None:
+    if host not in HOSTS:
+        raise ConfigError(f"unknown host {host!r}: choose one of {', '.join(HOSTS)}")

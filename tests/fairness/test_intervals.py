@@ -1,0 +1,109 @@
+"""Intervals: published Wilson values, the direct formulas, ties, and coverage by simulation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fairprune_plugin.fairness import parity
+from fairprune_plugin.fairness.intervals import Z95, gap_half_width, wilson
+
+# Newcombe (Statistics in Medicine, 1998), table I, method 3: score interval without continuity correction.
+NEWCOMBE = {
+    (81, 263): (0.2553, 0.3662),
+    (15, 148): (0.0624, 0.1605),
+    (0, 20): (0.0000, 0.1611),
+    (1, 29): (0.0061, 0.1718),
+}
+
+
+def table(*values: float) -> torch.Tensor:
+    return torch.tensor([values], dtype=torch.float64)
+
+
+def half_width(hits: torch.Tensor, totals: torch.Tensor, reference: str | int) -> torch.Tensor:
+    rates = hits / totals
+    weights = parity.reference_weights(rates, totals, reference)
+    return gap_half_width(hits, totals, parity.deviations(rates, weights), reference)
+
+
+def agresti_caffo(x: float, n: float) -> float:
+    p = (x + 1) / (n + 2)
+    return p * (1 - p) / (n + 2)
+
+
+@pytest.mark.parametrize(("counts", "bounds"), NEWCOMBE.items(), ids=str)
+def test_wilson_gives_newcombes_table(counts: tuple[int, int], bounds: tuple[float, float]) -> None:
+    low, high = wilson(table(counts[0]), table(counts[1]))
+    assert (float(low), float(high)) == (pytest.approx(bounds[0], abs=5e-5), pytest.approx(bounds[1], abs=5e-5))
+
+
+def test_wilson_bounds_solve_the_score_equation() -> None:
+    hits, totals = table(3.0, 40.0, 99.0), table(10.0, 80.0, 100.0)
+    for bound in wilson(hits, totals):
+        distance = (hits / totals - bound).abs()
+        torch.testing.assert_close(distance, Z95 * (bound * (1 - bound) / totals).sqrt())
+
+
+def test_wilson_without_a_trial_knows_nothing() -> None:
+    low, high = wilson(table(0.0, 5.0), table(0.0, 5.0))
+    assert (float(low[0, 0]), float(high[0, 0])) == (0, 1)
+    assert float(low[0, 1]) > 0.5
+    assert float(high[0, 1]) == 1
+
+
+HITS, TOTALS = table(50.0, 9.0, 30.0), table(100.0, 10.0, 50.0)
+
+
+def test_half_widths_against_the_formulas() -> None:
+    extreme = Z95 * math.sqrt(agresti_caffo(9, 10) + agresti_caffo(50, 100))
+    assert float(half_width(HITS, TOTALS, parity.PAIRWISE)) == pytest.approx(extreme)
+    assert float(half_width(HITS, TOTALS, 0)) == pytest.approx(extreme)
+    # Group 1 is the farthest from everybody: F = p₁ − overall = (150/160) (p₁ − p_rest).
+    overall = Z95 * (150 / 160) * math.sqrt(agresti_caffo(9, 10) + agresti_caffo(80, 150))
+    assert float(half_width(HITS, TOTALS, parity.OVERALL)) == pytest.approx(overall)
+
+
+@pytest.mark.parametrize("reference", [parity.PAIRWISE, 0, 1], ids=str)
+@pytest.mark.parametrize("small_first", [False, True], ids=["large-first", "small-first"])
+def test_a_tie_is_as_uncertain_as_its_smallest_group(reference: str | int, small_first: bool) -> None:
+    """16 people who are all classified correctly say little, however large the other group is."""
+    sizes = (16.0, 10_000.0) if small_first else (10_000.0, 16.0)
+    half = float(half_width(table(*sizes), table(*sizes), reference))
+    assert half == pytest.approx(Z95 * math.sqrt(agresti_caffo(16, 16) + agresti_caffo(10_000, 10_000)))
+
+
+def test_a_tie_of_three_names_the_least_certain_pair() -> None:
+    sizes = table(1000.0, 16.0, 20.0)
+    expected = Z95 * math.sqrt(agresti_caffo(16, 16) + agresti_caffo(20, 20))
+    assert float(half_width(sizes, sizes, parity.PAIRWISE)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("reference", [parity.PAIRWISE, parity.OVERALL, 0], ids=str)
+def test_unknown_groups(reference: str | int) -> None:
+    known = half_width(table(50.0, 0.0, 9.0), table(100.0, 0.0, 10.0), reference)
+    alone = half_width(table(50.0, 9.0), table(100.0, 10.0), reference)
+    torch.testing.assert_close(known, alone)
+    assert math.isnan(half_width(table(50.0, 0.0), table(100.0, 0.0), reference))
+
+
+def test_half_width_to_an_unknown_group_is_undefined() -> None:
+    assert math.isnan(half_width(table(50.0, 0.0, 9.0), table(100.0, 0.0, 10.0), 1))
+
+
+@pytest.mark.parametrize(("p", "n"), [((0.9, 0.7), (40, 60)), ((0.97, 0.6), (25, 200)), ((0.5, 0.5), (30, 30))], ids=str)
+def test_coverage_of_gap_and_rates(p: tuple[float, float], n: tuple[int, int]) -> None:
+    trials = 2000
+    generator = torch.Generator().manual_seed(7)
+    totals = torch.tensor([n], dtype=torch.float64).expand(trials, 2)
+    hits = torch.binomial(totals, torch.tensor([p], dtype=torch.float64).expand(trials, 2), generator=generator)
+    rates = hits / totals
+    half = half_width(hits, totals, 0)
+    difference = rates[:, 1] - rates[:, 0]
+    covered = ((difference - (p[1] - p[0])).abs() <= half).double().mean()
+    assert 0.93 <= float(covered) < 0.995
+    low, high = wilson(hits, totals)
+    truth = torch.tensor([p], dtype=torch.float64)
+    assert float(((low <= truth) & (truth <= high)).double().mean(0).min()) >= 0.93

@@ -1,0 +1,109 @@
+"""Outputs: every accepted layout is one task, checked against the softmax."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fairprune_plugin.errors import DataError
+from fairprune_plugin.fairness.outputs import Outputs
+
+TARGETS = torch.tensor([0, 1, 1, 0, 1, 0])
+LOG_ODDS = torch.tensor([-2.0, 0.5, -0.1, 3.0, 1.0, 0.0], dtype=torch.float64)
+# Softmax over (a, b) is the sigmoid of b − a, whatever a is.
+OFFSET = torch.tensor([1.0, -4.0, 0.3, 2.0, 0.0, 7.0], dtype=torch.float64)
+BINARY = {
+    "N": LOG_ODDS,
+    "N1": LOG_ODDS[:, None],
+    "N2": torch.stack([OFFSET, OFFSET + LOG_ODDS], dim=1),
+}
+
+
+def many_classes() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(50, 4, dtype=torch.float64), torch.randint(4, (50,))
+
+
+@pytest.mark.parametrize("logits", BINARY.values(), ids=BINARY.keys())
+@pytest.mark.parametrize("column", [False, True], ids=["targets-N", "targets-N1"])
+def test_binary_layouts_are_one_task(logits: torch.Tensor, column: bool) -> None:
+    outputs = Outputs.parse(logits, TARGETS[:, None] if column else TARGETS)
+    probability = torch.softmax(torch.stack([torch.zeros(6).double(), LOG_ODDS], 1), dim=1)
+    assert outputs.num_classes == 2
+    assert outputs.logits.shape == outputs.targets.shape == (6,)
+    assert outputs.predicted().tolist() == [0, 1, 0, 1, 1, 0]
+    torch.testing.assert_close(outputs.probability(1), probability[:, 1])
+    torch.testing.assert_close(outputs.probability(0), probability[:, 0])
+    torch.testing.assert_close(outputs.probability(None), probability.gather(1, TARGETS[:, None])[:, 0])
+    torch.testing.assert_close(outputs.margin(1), LOG_ODDS)
+    torch.testing.assert_close(outputs.margin(0), -LOG_ODDS)
+    torch.testing.assert_close(outputs.margin(None), LOG_ODDS * (2 * TARGETS - 1))
+
+
+def test_zero_log_odds_is_class_zero_in_every_layout() -> None:
+    for logits in (torch.zeros(3), torch.zeros(3, 1), torch.zeros(3, 2)):
+        assert Outputs.parse(logits, torch.zeros(3)).predicted().tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("cls", [0, 3, None], ids=["class-0", "class-3", "true-class"])
+def test_multi_class_against_softmax_and_argmax(cls: int | None) -> None:
+    logits, targets = many_classes()
+    outputs = Outputs.parse(logits, targets)
+    wanted = targets if cls is None else torch.full_like(targets, cls)
+    softmax = logits.exp() / logits.exp().sum(1, keepdim=True)
+    assert outputs.num_classes == 4
+    torch.testing.assert_close(outputs.probability(cls), softmax[torch.arange(50), wanted])
+    # The margin is positive exactly where the class is predicted, and is the distance to the best other class.
+    assert torch.equal(outputs.margin(cls) > 0, outputs.predicted() == wanted)
+    for i in range(50):
+        others = [float(logits[i, c]) for c in range(4) if c != int(wanted[i])]
+        assert float(outputs.margin(cls)[i]) == pytest.approx(float(logits[i, wanted[i]]) - max(others))
+
+
+def test_margin_and_probability_have_finite_gradients() -> None:
+    logits, targets = many_classes()
+    logits.requires_grad_()
+    outputs = Outputs.parse(logits, targets)
+    (outputs.margin(None).sum() + outputs.probability(2).sum()).backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    # Each margin raises its own class by one and lowers the best other by one.
+    margin_gradient = torch.autograd.grad(Outputs.parse(logits, targets).margin(None).sum(), logits)[0]
+    assert margin_gradient.sum(1).abs().max() == 0
+    assert (margin_gradient.gather(1, targets[:, None]) == 1).all()
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [torch.tensor([0.0, 1.0]), torch.tensor([False, True]), torch.tensor([0, 1], dtype=torch.uint8)],
+    ids=["float", "bool", "uint8"],
+)
+def test_whole_numbers_of_any_type_are_class_ids(targets: torch.Tensor) -> None:
+    assert Outputs.parse(torch.zeros(2), targets).targets.tolist() == [0, 1]
+    assert Outputs.parse(torch.zeros(2), targets).targets.dtype == torch.int64
+
+
+ERRORS = {
+    "logits-not-a-tensor": ([0.1], torch.tensor([0]), "as tensors"),
+    "targets-not-a-tensor": (torch.zeros(1), [0], "as tensors"),
+    "scalar-logits": (torch.tensor(0.3), torch.tensor([0]), "shape"),
+    "logits-3d": (torch.zeros(2, 3, 4), torch.tensor([0, 1]), "shape"),
+    "empty-batch": (torch.zeros(0, 3), torch.zeros(0), "shape"),
+    "no-classes": (torch.zeros(3, 0), torch.zeros(3), "shape"),
+    "too-few-targets": (torch.zeros(3), torch.tensor([0, 1]), "expected targets of shape"),
+    "one-hot-targets": (torch.zeros(3, 3), torch.eye(3), "expected targets of shape"),
+    "scalar-target": (torch.zeros(1), torch.tensor(1), "expected targets of shape"),
+    "binary-target-2": (torch.zeros(2), torch.tensor([0, 2]), r"in \[0, 2\)"),
+    "plus-minus-one": (torch.zeros(2), torch.tensor([-1, 1]), r"in \[0, 2\)"),
+    "class-too-high": (torch.zeros(2, 3), torch.tensor([0, 3]), r"in \[0, 3\)"),
+    "ignore-index": (torch.zeros(2, 3), torch.tensor([0, -100]), r"in \[0, 3\)"),
+    "fraction": (torch.zeros(2), torch.tensor([0.0, 0.5]), "not whole numbers"),
+    "nan": (torch.zeros(2), torch.tensor([0.0, float("nan")]), "not whole numbers"),
+    "infinite": (torch.zeros(2), torch.tensor([0.0, float("inf")]), "not whole numbers"),
+    "other-device": (torch.zeros(2), torch.zeros(2, device="meta"), "meta"),
+}
+
+
+@pytest.mark.parametrize(("logits", "targets", "message"), ERRORS.values(), ids=ERRORS.keys())
+def test_unusable_batches_are_refused(logits: torch.Tensor, targets: torch.Tensor, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Outputs.parse(logits, targets)
