@@ -93,7 +93,9 @@ def test_half_width_to_an_unknown_group_is_undefined() -> None:
     assert math.isnan(half_width(table(50.0, 0.0, 9.0), table(100.0, 0.0, 10.0), 1))
 
 
-@pytest.mark.parametrize(("p", "n"), [((0.9, 0.7), (40, 60)), ((0.97, 0.6), (25, 200)), ((0.5, 0.5), (30, 30))], ids=str)
+@pytest.mark.parametrize(
+    ("p", "n"), [((0.9, 0.7), (40, 60)), ((0.97, 0.6), (25, 200)), ((0.5, 0.5), (30, 30))], ids=str
+)
 def test_coverage_of_gap_and_rates(p: tuple[float, float], n: tuple[int, int]) -> None:
     trials = 2000
     generator = torch.Generator().manual_seed(7)

@@ -61,9 +61,7 @@ def test_pairwise_deviations_within_half_iff_range_within_tolerance(values: list
 
 
 @given(st.lists(RATE, min_size=2, max_size=5), st.sampled_from([parity.PAIRWISE, parity.OVERALL, 0, 1]))
-def test_deviation_is_linear_with_the_same_weights(
-    values: list[float], reference: str | int
-) -> None:
+def test_deviation_is_linear_with_the_same_weights(values: list[float], reference: str | int) -> None:
     rates = rates_of(*values)
     weights = parity.reference_weights(rates, torch.arange(1.0, len(values) + 1).double()[None], reference)
     assert float(weights.sum()) == pytest.approx(1)

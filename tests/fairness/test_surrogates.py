@@ -57,9 +57,7 @@ def test_probability_of_many_classes_is_the_softmax() -> None:
     logits, targets = torch.randn(20, 5), torch.randint(5, (20,))
     outputs = Outputs.parse(logits, targets)
     for cls in range(5):
-        torch.testing.assert_close(
-            surrogate_indicator(outputs, cls, "probability"), torch.softmax(logits, 1)[:, cls]
-        )
+        torch.testing.assert_close(surrogate_indicator(outputs, cls, "probability"), torch.softmax(logits, 1)[:, cls])
 
 
 def test_unknown_name_lists_the_choices() -> None:

@@ -111,7 +111,13 @@ class Run:
             self.stream = ValidationStream(
                 self.validation, window=window, every=self.options.dual_every, forward=self.options.forward
             )
-        bar = tqdm(total=self.total, desc="BiFP", unit="step", disable=not self.options.progress)
+        bar = tqdm(
+            total=self.total,
+            desc="BiFP",
+            unit="step",
+            disable=not self.options.progress,
+            dynamic_ncols=True,
+        )
         with bar, mode(host.model, training=True):
             for batch in self._training_batches():
                 self._train_step(batch)

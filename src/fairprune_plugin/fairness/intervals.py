@@ -31,7 +31,7 @@ def wilson(hits: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gap_half_width(hits: Tensor, totals: Tensor, deviation: Tensor, reference: str | int) -> Tensor:
-    """Half width of the 95 % interval of each rate's gap, ``(R,)``; NaN where the gap is undefined (see ``parity.gap``).
+    """Half width of the 95 % interval of each rate's gap, ``(R,)``; NaN where the gap is undefined.
 
     The gap is a difference of two independent proportions: of the extreme groups (``"pairwise"``), of the most
     distant group and a named one, or of that group and everybody else (``"overall"``, scaled by the share of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -40,7 +41,7 @@ class MultiplierConfig:
     """
 
     rule: str = DUAL_ASCENT
-    lr: float = 0.1
+    lr: float = 0.05
     cap: float = 10.0
     proportional_gain: float = 1.0
     window: int = 50
@@ -136,11 +137,11 @@ class Multipliers:
         self._multiplier.weight.data.clamp_(max=self.config.cap)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"value": self.value.clone(), "optimizer": self._optimizer.state_dict()}
+        return {"value": self.value.clone(), "optimizer": copy.deepcopy(self._optimizer.state_dict())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._build(state["value"].reshape(-1).clone())
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
     def _to(self, device: torch.device) -> None:
         if self._multiplier.weight.device != device:

@@ -168,6 +168,7 @@ def _round(keep: Tensor, scores: Tensor, limits: GroupLimits, *, up: bool) -> No
     wanted = limits.rounded(kept, up=up)
     if limits.multiple == 1 or wanted == kept:
         return
-    order = torch.argsort(scores[limits.units], stable=True, descending=True) + limits.units.start
+    # The order in which units go elsewhere, so that equal scores are resolved alike and masks stay nested.
+    order = torch.argsort(scores[limits.units], stable=True) + limits.units.start
     keep[limits.units] = False
-    keep[order[:wanted]] = True
+    keep[order[limits.size - wanted :]] = True

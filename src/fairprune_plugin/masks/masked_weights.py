@@ -22,7 +22,8 @@ class Axis:
         unit: ``(size,)`` int64 unit of each position; −1 where no unit owns it.
         masked: Whether the mask multiplies here (a consumer's in-channels) or the positions are only frozen
             while their channel is hidden.
-        keep: The mask along this dimension, broadcastable to the parameter.
+        kept: The mask along this dimension, ``(size,)`` bool.
+        keep: The same, broadcastable to the parameter.
         hidden: Positions the mask hides now.
     """
 
@@ -35,12 +36,12 @@ class Axis:
 
     def take(self, keep_units: Tensor) -> tuple[Tensor, Tensor]:
         """Reads a new mask; returns the positions that it newly hides and newly shows."""
-        old = getattr(self, "_keep", torch.ones_like(self.unit, dtype=torch.bool))
+        old = getattr(self, "kept", torch.ones_like(self.unit, dtype=torch.bool))
         owned = self.unit >= 0
-        self._keep = torch.where(owned, keep_units[self.unit.clamp_min(0)], True)
-        self.keep = self._keep.reshape(self._shape)
-        self.hidden = (~self._keep).nonzero().reshape(-1)
-        return (old & ~self._keep).nonzero().reshape(-1), (~old & self._keep).nonzero().reshape(-1)
+        self.kept = torch.where(owned, keep_units[self.unit.clamp_min(0)], True)
+        self.keep = self.kept.reshape(self._shape)
+        self.hidden = (~self.kept).nonzero().reshape(-1)
+        return (old & ~self.kept).nonzero().reshape(-1), (~old & self.kept).nonzero().reshape(-1)
 
 
 class MaskedParameter:
@@ -81,9 +82,13 @@ class MaskedParameter:
                 leaving = data.index_select(axis.dim, hide)
                 for other in self.masked_axes:
                     if other is not axis and len(other.hidden):
-                        # Already hidden across this axis: the live value is 0, the weight is in held.
-                        known = self.held.index_select(axis.dim, hide).index_select(other.dim, other.hidden)
-                        leaving.index_copy_(other.dim, other.hidden, known)
+                        # Already hidden by this axis: the live value is 0, the weight is in held.
+                        known = self.held.index_select(axis.dim, hide)
+                        # A dimension can be masked at some positions and carried at others (rows of a fused
+                        # q, k, v projection); then positions are those among `hide`.
+                        same = other.dim == axis.dim
+                        already = (~other.kept[hide]).nonzero().reshape(-1) if same else other.hidden
+                        leaving.index_copy_(other.dim, already, known.index_select(other.dim, already))
                 self.held.index_copy_(axis.dim, hide, leaving)
                 if axis.masked:
                     data.index_fill_(axis.dim, hide, 0)

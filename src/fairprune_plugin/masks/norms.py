@@ -78,7 +78,8 @@ def group_norm_over(x: Tensor, keep: Tensor, norm: nn.GroupNorm) -> Tensor:
     """Group norm of ``(N, C, *)`` with statistics over the kept channels of each group."""
     grouped = x.reshape(len(x), norm.num_groups, x.shape[1] // norm.num_groups, -1)
     weight = keep.to(x.dtype).reshape(1, norm.num_groups, -1, 1).expand_as(grouped)
-    count = weight.sum((2, 3), keepdim=True)
+    # A group without a kept channel is read by nobody; it must only stay finite, as 0 times NaN is NaN.
+    count = weight.sum((2, 3), keepdim=True).clamp_min(1)
     mean = (grouped * weight).sum((2, 3), keepdim=True) / count
     variance = ((grouped - mean).square() * weight).sum((2, 3), keepdim=True) / count
     out = ((grouped - mean) * torch.rsqrt(variance + norm.eps)).reshape(x.shape)

@@ -1,0 +1,39 @@
+"""How long a run is, from whichever the user gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from fairprune_plugin.engine.fit import planned_steps
+from fairprune_plugin.errors import ConfigError
+
+
+def endless() -> Iterator[int]:
+    while True:
+        yield 0
+
+
+def test_steps_from_epochs_or_from_the_pruner() -> None:
+    assert planned_steps(None, 3, [0] * 7) == 21
+    assert planned_steps(50, None, [0] * 7) == 50
+    assert planned_steps(50, None, endless()) == 50
+    assert planned_steps(21, 3, [0] * 7) == 21
+
+
+@pytest.mark.parametrize(
+    ("total", "epochs", "loader", "message"),
+    [
+        (None, None, [0], "epochs to fit"),
+        (20, 3, [0] * 7, "are 21 steps, but total_steps=20"),
+        (None, 3, endless(), "no length"),
+        (None, 0, [0], "positive whole number"),
+        (None, -1, [0], "positive whole number"),
+        (None, 1.5, [0], "positive whole number"),
+    ],
+    ids=["neither", "contradiction", "no-length", "zero", "negative", "fraction"],
+)
+def test_unclear_lengths_are_refused(total, epochs, loader, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned_steps(total, epochs, loader)

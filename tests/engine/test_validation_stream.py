@@ -1,0 +1,54 @@
+"""Multipliers driven by held-out batches: hand-computed windows, modes, and who is left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fairprune_plugin.engine.batches import default_forward
+from fairprune_plugin.engine.validation_stream import ValidationStream
+from fairprune_plugin.fairness.constraints import AccuracyParity
+from fairprune_plugin.fairness.lagrangian import VALIDATION, Lagrangian
+from fairprune_plugin.fairness.multipliers import MultiplierConfig
+
+S = torch.tensor([0, 0, 1, 1])
+# The logit is the input and every label is 1: inputs say who is classified correctly.
+ONE, OTHER = torch.tensor([1.0, 1.0, 1.0, -1.0]), torch.tensor([1.0, -1.0, -1.0, -1.0])
+
+
+class Pass(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.modes: list[bool] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.modes.append(self.training)
+        return x
+
+
+def test_lambda_follows_the_windowed_counts_of_the_stream() -> None:
+    lagrangian = Lagrangian(AccuracyParity(0.1, reference=1), config=MultiplierConfig(lr=0.5), driver=VALIDATION)
+    loader = [(ONE, torch.ones(4), S), (OTHER, torch.ones(4), S)]
+    stream, model = ValidationStream(loader, window=4, every=3, forward=default_forward), Pass().train()
+    expected, hits, total = 0.0, torch.zeros(2), 0.0
+    for right in (ONE, OTHER, ONE, OTHER, ONE):  # the loader starts over
+        stream.dual_step(model, lagrangian)
+        hits = 0.75 * hits + torch.stack([(right[:2] > 0).sum(), (right[2:] > 0).sum()])
+        total = 0.75 * total + 2
+        gap = float(hits[0] - hits[1]) / total
+        expected = max(0.0, expected + 0.5 * 3 * (gap - 0.1))
+        assert float(lagrangian.trackers[0].multipliers.value[0, 0, 0]) == pytest.approx(expected, rel=1e-5)
+    assert expected > 1
+    assert model.modes == [False] * 5, "looked at in eval mode"
+    assert model.training
+    assert float(lagrangian.trackers[0].counts.samples) == 0, "the training counts are not touched"
+
+
+def test_a_window_of_one_batch_still_remembers_the_last() -> None:
+    lagrangian = Lagrangian(AccuracyParity(0.0), driver=VALIDATION)
+    stream = ValidationStream([(ONE, torch.ones(4), S)], window=1, every=1, forward=default_forward)
+    for _ in range(3):
+        stream.dual_step(Pass(), lagrangian)
+    assert torch.isfinite(lagrangian.trackers[0].multipliers.value).all()

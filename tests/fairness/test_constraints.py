@@ -1,0 +1,215 @@
+"""Constraints: each notion against Fairlearn, every refusal, and the round trip through plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import fairlearn.metrics as fm
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairprune_plugin.errors import ConfigError
+from fairprune_plugin.fairness.constraints import (
+    CONSTRAINTS,
+    AccuracyParity,
+    Constraint,
+    DegradationParity,
+    DemographicParity,
+    EqualizedOdds,
+    EqualOpportunity,
+    constraint_from,
+)
+from fairprune_plugin.fairness.multipliers import MultiplierConfig
+from fairprune_plugin.fairness.outputs import Outputs
+from fairprune_plugin.fairness.surrogates import SURROGATES
+from fairprune_plugin.fairness.tracker import ConstraintTracker
+
+FAIRLEARN: dict[type[Constraint], Callable[..., float]] = {
+    DemographicParity: fm.demographic_parity_difference,
+    EqualOpportunity: fm.equal_opportunity_difference,
+    EqualizedOdds: fm.equalized_odds_difference,
+}
+
+
+def batch(classes: int, groups: int, samples: int = 200) -> tuple[Outputs, torch.Tensor]:
+    return Outputs.parse(torch.randn(samples, classes), torch.randint(classes, (samples,))), torch.randint(
+        groups, (samples,)
+    )
+
+
+def gaps(constraint: Constraint, outputs: Outputs, groups: torch.Tensor) -> torch.Tensor:
+    tracker = ConstraintTracker(constraint, outputs.num_classes, MultiplierConfig())
+    counts = tracker.new_counts()
+    counts.update(outputs, groups)
+    return tracker.gaps(counts, "test")
+
+
+@pytest.mark.parametrize("groups", [2, 3, 5])
+@pytest.mark.parametrize("method", ["between_groups", "to_overall"])
+@pytest.mark.parametrize("notion", FAIRLEARN, ids=lambda notion: notion.name)
+def test_gap_is_fairlearns_difference(notion: type[Constraint], method: str, groups: int) -> None:
+    outputs, s = batch(2, groups)
+    reference = "pairwise" if method == "between_groups" else "overall"
+    ours = gaps(notion(0.1, groups=groups, reference=reference), outputs, s)
+    theirs = FAIRLEARN[notion](
+        outputs.targets.numpy(), outputs.predicted().numpy(), sensitive_features=s.numpy(), method=method
+    )
+    assert float(ours.max()) == pytest.approx(theirs, abs=1e-12)
+    assert theirs > 0
+
+
+@pytest.mark.parametrize("notion", FAIRLEARN, ids=lambda notion: notion.name)
+@pytest.mark.parametrize("positive", [None, 2], ids=["every-class", "class-2"])
+def test_many_classes_are_one_against_the_rest(notion: type[Constraint], positive: int | None) -> None:
+    outputs, s = batch(4, 3)
+    ours = gaps(notion(0.1, groups=3, positive=positive), outputs, s)
+    classes = range(4) if positive is None else [positive]
+    per_class = len(ours) // len(classes)
+    for row, cls in enumerate(classes):
+        theirs = FAIRLEARN[notion](
+            (outputs.targets == cls).long().numpy(),
+            (outputs.predicted() == cls).long().numpy(),
+            sensitive_features=s.numpy(),
+        )
+        assert float(ours[row * per_class : (row + 1) * per_class].max()) == pytest.approx(theirs, abs=1e-12)
+    assert per_class == (2 if notion is EqualizedOdds else 1)
+
+
+def test_accuracy_parity_has_one_rate_whatever_the_classes() -> None:
+    outputs, s = batch(4, 2)
+    right = (outputs.predicted() == outputs.targets).double()
+    expected = abs(float(right[s == 0].mean() - right[s == 1].mean()))
+    assert gaps(AccuracyParity(0.1), outputs, s).tolist() == pytest.approx([expected])
+
+
+def test_class_zero_of_a_binary_task() -> None:
+    outputs, s = batch(2, 2)
+    ours = gaps(EqualOpportunity(0.1, positive=0), outputs, s)
+    # The true positive rate of class 0 is one minus the false positive rate of class 1.
+    odds = gaps(EqualizedOdds(0.1), outputs, s)
+    assert float(ours[0]) == pytest.approx(float(odds[1]))
+    assert [rate.name for rate in EqualizedOdds(0.1).rates(2)] == ["true_positive_rate[1]", "false_positive_rate[1]"]
+
+
+def test_the_gap_to_a_named_group() -> None:
+    outputs, s = batch(2, 3)
+    rates = [float((outputs.predicted()[s == g] == 1).double().mean()) for g in range(3)]
+    constraint = DemographicParity(0.1, groups=("young", "middle", "old"), reference="old")
+    assert float(gaps(constraint, outputs, s)[0]) == pytest.approx(max(abs(r - rates[2]) for r in rates))
+    assert constraint.reference_key == 2
+    assert DemographicParity(0.1, groups=3, reference=2).reference_key == 2
+    assert DemographicParity(0.1, groups=3, reference="2").reference_key == 2
+
+
+ERRORS: dict[str, tuple[dict[str, Any], str]] = {
+    "tolerance-negative": ({"tolerance": -0.1}, r"\[0, 1\]"),
+    "tolerance-in-percent": ({"tolerance": 2}, "two percentage points"),
+    "tolerance-nan": ({"tolerance": float("nan")}, r"\[0, 1\]"),
+    "tolerance-text": ({"tolerance": "0.1"}, "number"),
+    "tolerance-bool": ({"tolerance": True}, "number"),
+    "one-group": ({"groups": 1}, "at least two groups"),
+    "one-name": ({"groups": ["women"]}, "two distinct"),
+    "same-name-twice": ({"groups": ["a", "b", "a"]}, "two distinct"),
+    "group-text": ({"groups": "gender"}, "'gender'"),
+    "groups-none": ({"groups": None}, "at least two groups"),
+    "groups-fraction": ({"groups": 2.5}, "at least two groups"),
+    "surrogate": ({"surrogate": "relu"}, "sigmoid, logistic, hinge, linear, probability"),
+    "positive": ({"positive": -1}, "≥ 0"),
+    "reference-name": ({"reference": "men", "groups": ["a", "b"]}, "'pairwise', 'overall' or one of the groups a, b"),
+    "reference-id": ({"reference": 2}, "unknown reference 2"),
+    "reference-bool": ({"reference": True}, "unknown reference True"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), ERRORS.values(), ids=ERRORS.keys())
+def test_unusable_values_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EqualOpportunity(**{"tolerance": 0.1, **options})
+
+
+@pytest.mark.parametrize("tolerance", [0, 1, 0.0, 1.0], ids=repr)
+def test_the_ends_of_the_tolerance_are_allowed(tolerance: float) -> None:
+    assert EqualOpportunity(tolerance).tolerance == tolerance
+
+
+def test_a_positive_class_the_task_lacks_is_refused() -> None:
+    with pytest.raises(ConfigError, match="positive class is 3 but the logits have 3 classes"):
+        EqualOpportunity(0.1, positive=3).rates(3)
+
+
+def test_the_base_class_is_no_notion() -> None:
+    with pytest.raises(ConfigError, match="abstract"):
+        Constraint(0.1).rates(2)
+
+
+def test_constraints_are_immutable() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        EqualOpportunity(0.1).tolerance = 0.2  # type: ignore[misc]
+
+
+GROUPS = st.integers(2, 6) | st.lists(st.text("abcdef", min_size=1, max_size=4), min_size=2, max_size=4, unique=True)
+
+
+@st.composite
+def constraints(draw: st.DrawFn) -> Constraint:
+    groups = draw(GROUPS)
+    names = [str(i) for i in range(groups)] if isinstance(groups, int) else groups
+    return draw(st.sampled_from(list(CONSTRAINTS.values())))(
+        tolerance=draw(st.floats(0, 1)),
+        groups=groups,
+        reference=draw(st.sampled_from(["pairwise", "overall", 0, *names])),
+        surrogate=draw(st.sampled_from(SURROGATES)),
+        positive=draw(st.none() | st.integers(0, 3)),
+    )
+
+
+@given(constraints())
+def test_round_trip_through_plain_values_json_and_yaml(constraint: Constraint) -> None:
+    spec = constraint.to_dict()
+    assert constraint_from(spec) == constraint
+    assert constraint_from(json.loads(json.dumps(spec))) == constraint
+    assert constraint_from(yaml.safe_load(yaml.safe_dump(spec))) == constraint
+    assert type(constraint_from(spec)) is type(constraint)
+
+
+def test_only_what_differs_from_the_defaults_is_written() -> None:
+    assert EqualOpportunity(0.02).to_dict() == {"name": "equal_opportunity", "tolerance": 0.02}
+    assert DegradationParity(0.0, groups=("f", "m"), positive=0).to_dict() == {
+        "name": "degradation_parity",
+        "tolerance": 0.0,
+        "groups": ["f", "m"],
+        "positive": 0,
+    }
+
+
+def test_reading_does_not_change_the_description() -> None:
+    spec = {"name": "accuracy_parity", "tolerance": 0.1}
+    constraint_from(spec)
+    assert spec == {"name": "accuracy_parity", "tolerance": 0.1}
+
+
+def test_constraints_and_none_pass_through() -> None:
+    constraint = EqualOpportunity(0.1)
+    assert constraint_from(constraint) is constraint
+    assert constraint_from(None) is None
+
+
+SPEC_ERRORS = {
+    "unknown-name": ({"name": "fairness", "tolerance": 0.1}, "choose one of accuracy_parity, degradation_parity"),
+    "no-name": ({"tolerance": 0.1}, "unknown constraint None"),
+    "unknown-key": ({"name": "equal_opportunity", "tau": 0.1}, "unknown key 'tau'.*tolerance, groups, reference"),
+    "no-tolerance": ({"name": "equal_opportunity"}, "needs a tolerance"),
+    "only-a-name": ("equal_opportunity", "needs a tolerance.*'name': 'equal_opportunity'"),
+}
+
+
+@pytest.mark.parametrize(("spec", "message"), SPEC_ERRORS.values(), ids=SPEC_ERRORS.keys())
+def test_wrong_descriptions_list_the_choices(spec: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        constraint_from(spec)

@@ -1,0 +1,182 @@
+"""The Lagrangian: task loss plus penalties, who drives λ, and every refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fairprune_plugin.errors import ConfigError, DataError, TrainingStateError
+from fairprune_plugin.fairness.constraints import AccuracyParity, DemographicParity, EqualizedOdds, EqualOpportunity
+from fairprune_plugin.fairness.lagrangian import VALIDATION, Lagrangian, cross_entropy
+from fairprune_plugin.fairness.multipliers import MultiplierConfig
+
+
+def batch(classes: int = 2, samples: int = 40, groups: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    logits = torch.randn(samples, classes, requires_grad=True)
+    return logits, torch.randint(classes, (samples,)), torch.randint(groups, (samples,))
+
+
+def test_cross_entropy_is_the_same_for_every_binary_layout() -> None:
+    log_odds, y = torch.randn(20), torch.randint(2, (20,))
+    two = torch.stack([torch.zeros(20), log_odds], 1)
+    expected = F.binary_cross_entropy_with_logits(log_odds, y.float())
+    for logits in (log_odds, log_odds[:, None], two):
+        for targets in (y, y[:, None], y.float()):
+            torch.testing.assert_close(cross_entropy(logits, targets), expected)
+    many = torch.randn(20, 5)
+    torch.testing.assert_close(cross_entropy(many, y), F.cross_entropy(many, y))
+
+
+@pytest.mark.parametrize("s", [None, torch.zeros(40)], ids=["without-s", "with-s"])
+def test_without_a_constraint_it_is_the_task_loss(s: torch.Tensor | None) -> None:
+    logits, y, _ = batch()
+    lagrangian = Lagrangian(None)
+    assert torch.equal(lagrangian.loss(logits, y, s), F.cross_entropy(logits, y))
+    assert lagrangian.group_names == ()
+    lagrangian.dual_step_from_training()
+
+
+def test_with_zero_multipliers_it_is_the_task_loss() -> None:
+    logits, y, s = batch()
+    torch.testing.assert_close(Lagrangian(AccuracyParity(0.1)).loss(logits, y, s), F.cross_entropy(logits, y))
+
+
+def test_a_users_task_loss() -> None:
+    logits, y, s = batch()
+    lagrangian = Lagrangian(AccuracyParity(0.1), task_loss=lambda out, t: out.square().mean())
+    torch.testing.assert_close(lagrangian.loss(logits, y, s), logits.square().mean())
+
+
+def test_loss_is_task_loss_plus_every_penalty_and_so_is_its_gradient() -> None:
+    logits, y, s = batch(groups=3)
+    constraints = [EqualizedOdds(0.05, groups=3), DemographicParity(0.1, groups=3, reference="overall")]
+    lagrangian = Lagrangian(constraints)
+    lagrangian.bind(2)
+    singles = [Lagrangian(constraint) for constraint in constraints]
+    expected = F.cross_entropy(logits, y)
+    for tracker, single in zip(lagrangian.trackers, singles, strict=True):
+        single.bind(2)
+        value = torch.rand(tracker.multipliers.shape)
+        tracker.multipliers.set(value)
+        single.trackers[0].multipliers.set(value)
+        expected = expected + single.loss(logits, y, s) - F.cross_entropy(logits, y)
+    loss = lagrangian.loss(logits, y, s)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], torch.autograd.grad(expected, logits)[0])
+
+
+def test_the_literal_rule_adds_the_signed_gap_with_weight_one() -> None:
+    logits, y, s = batch()
+    lagrangian = Lagrangian(AccuracyParity(0.5), config=MultiplierConfig(rule="paper"))
+    log_odds = logits[:, 1] - logits[:, 0]
+    u = torch.sigmoid(log_odds * (2 * y - 1))
+    expected = F.cross_entropy(logits, y) + u[s == 1].mean() - u[s == 0].mean()
+    loss = lagrangian.loss(logits, y, s)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], torch.autograd.grad(expected, logits)[0])
+
+
+def test_a_step_along_the_gradient_shrinks_the_gap() -> None:
+    """The sign of the whole chain: violated constraint → multiplier → gradient → smaller gap."""
+    torch.manual_seed(3)
+    s = torch.arange(400) % 2
+    logits = (torch.randn(400) * 0.5 + 0.4 * (2 * s - 1)).requires_grad_()
+    lagrangian = Lagrangian(
+        DemographicParity(0.02), config=MultiplierConfig(lr=0.2, window=1), task_loss=lambda out, t: 0 * out.sum()
+    )
+    optimizer = torch.optim.SGD([logits], lr=5.0)
+
+    def gap() -> float:
+        selected = (logits.detach() > 0).double()
+        return float((selected[s == 1].mean() - selected[s == 0].mean()).abs())
+
+    first = gap()
+    for _ in range(60):
+        optimizer.zero_grad()
+        lagrangian.loss(logits, torch.zeros(400), s).backward()
+        optimizer.step()
+        lagrangian.dual_step_from_training()
+    assert first > 0.4
+    assert gap() < first / 2
+
+
+def test_who_moves_the_multipliers() -> None:
+    for driver, moves in (("train", True), (VALIDATION, False)):
+        lagrangian = Lagrangian(AccuracyParity(0.0), driver=driver)
+        lagrangian.loss(torch.tensor([1.0, -1.0]), torch.ones(2), torch.tensor([0, 1]))
+        lagrangian.dual_step_from_training()
+        assert bool(lagrangian.trackers[0].multipliers.value.any()) is moves
+
+
+def test_groups_seen_are_counted() -> None:
+    lagrangian = Lagrangian(AccuracyParity(0.1, groups=3))
+    for s in ([0, 0, 2], [2, 2, 2]):
+        lagrangian.loss(torch.zeros(3), torch.zeros(3), torch.tensor(s))
+    assert lagrangian.groups_seen is not None
+    assert lagrangian.groups_seen.tolist() == [2, 0, 4]
+
+
+BAD_GROUPS: dict[str, Any] = {
+    "missing": None,
+    "too-short": torch.zeros(3),
+    "column": torch.zeros(4, 1),
+    "fractions": torch.tensor([0.0, 0.5, 1.0, 1.0]),
+    "nan": torch.tensor([0.0, float("nan"), 1.0, 1.0]),
+    "complex": torch.zeros(4, dtype=torch.complex64),
+    "negative": torch.tensor([0, 1, -1, 0]),
+    "undeclared": torch.tensor([0, 1, 2, 0]),
+    "list": [0, 1, 0, 1],
+    "other-device": torch.zeros(4, device="meta"),
+}
+
+
+@pytest.mark.parametrize("s", BAD_GROUPS.values(), ids=BAD_GROUPS.keys())
+def test_unusable_sensitive_attributes_are_refused_before_anything_is_counted(s: Any) -> None:
+    lagrangian = Lagrangian(AccuracyParity(0.1))
+    with pytest.raises(DataError):
+        lagrangian.loss(torch.zeros(4), torch.zeros(4), s)
+    assert lagrangian.groups_seen is None
+    assert lagrangian.trackers == []
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+@pytest.mark.parametrize("target", [-1.0, 3.0, 0.5], ids=["negative", "too-high", "fraction"])
+def test_unusable_targets_are_a_data_error_and_not_one_of_the_task_loss(classes: int, target: float) -> None:
+    with pytest.raises(DataError, match="targets"):
+        Lagrangian(AccuracyParity(0.1)).loss(torch.zeros(2, classes), torch.tensor([0.0, target]), torch.tensor([0, 1]))
+
+
+def test_constraints_share_groups() -> None:
+    with pytest.raises(ConfigError, match="same groups"):
+        Lagrangian([AccuracyParity(0.1), EqualOpportunity(0.1, groups=3)])
+    assert Lagrangian([AccuracyParity(0.1, groups=("a", "b"))]).group_names == ("a", "b")
+
+
+def test_something_else_than_a_constraint_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected a constraint such as"):
+        Lagrangian(["equal_opportunity"])  # type: ignore[list-item]
+
+
+def test_a_change_of_the_number_of_classes_is_refused() -> None:
+    lagrangian = Lagrangian(AccuracyParity(0.1))
+    lagrangian.loss(torch.zeros(2, 3), torch.zeros(2), torch.tensor([0, 1]))
+    with pytest.raises(TrainingStateError, match="2 classes now and had 3"):
+        lagrangian.loss(torch.zeros(2, 2), torch.zeros(2), torch.tensor([0, 1]))
+
+
+def test_state_round_trip() -> None:
+    one = Lagrangian([EqualOpportunity(0.0), DemographicParity(0.0)])
+    other = Lagrangian([EqualOpportunity(0.0), DemographicParity(0.0)])
+    for _ in range(3):
+        one.loss(*batch())
+        one.dual_step_from_training()
+    other.load_state_dict(one.state_dict())
+    logits, y, s = batch()
+    assert torch.equal(one.loss(logits, y, s), other.loss(logits, y, s))
+    assert torch.equal(one.groups_seen, other.groups_seen)
+    fresh = Lagrangian(EqualOpportunity(0.0))
+    fresh.load_state_dict(Lagrangian(EqualOpportunity(0.0)).state_dict())
+    assert fresh.trackers == []
