@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 
 import torch
-from resnet18 import ResNet18
 from torch import nn
 from torch.nn import functional as F
 
 from fairprune_plugin import BiLevelConfig, EqualOpportunity
 from fairprune_plugin.torch_pruning import BiFPPruner
+from resnet18 import ResNet18
 
 
 def build(ratio: float, size: int, steps: int) -> tuple[nn.Module, BiFPPruner, torch.optim.Optimizer]:
@@ -86,8 +86,8 @@ def main() -> None:
             kinds[kind]()
             took[kind] = time.perf_counter() - begin
         seconds.append(took["plain"])
-        for kind in ratios:
-            ratios[kind].append(took[kind] / took["plain"])
+        for kind, values in ratios.items():
+            values.append(took[kind] / took["plain"])
     held = sum(p.held.numel() for p in pruner.engine.weights.parameters if p.held is not None)
     total = sum(p.parameter.numel() for p in pruner.engine.weights.parameters)
     report = {

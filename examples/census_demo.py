@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import torch
+
 from census.compare import Settings, compare
 from census.data import SENSITIVE, load_census
 from census.report import draw, table, to_dict
-
 from fairprune_plugin import FairPruneError
 from fairprune_plugin.fairness.constraints import CONSTRAINTS
 

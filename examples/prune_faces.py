@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from faces import DATASETS, FaceDataError, MobileNetV2, ResNet10, load_faces, train
-from faces.contest import METHODS, Tuning, run_method
 from torch import nn
 
+from faces import DATASETS, FaceDataError, MobileNetV2, ResNet10, load_faces, train
+from faces.contest import METHODS, Tuning, run_method
 from fairprune_plugin import FairPruneError
 from fairprune_plugin.fairness.constraints import CONSTRAINTS
 

@@ -16,7 +16,7 @@ if _HERE not in sys.path:
 
 settings.register_profile(
     "hosts",
-    max_examples=6,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.optimizer import _global_optimizer_post_hooks
-from zoo import Case
 
 from fairprune_plugin.torch_pruning import BiFPPruner
+from zoo import Case
 
 Batches = list[tuple[Tensor, Tensor, Tensor]]
 SGD = torch.optim.SGD

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from driving import SGD, impose, judged, pruner_of, stray_hooks, train_case
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from zoo import CASES, Case, randomise
 
+from driving import SGD, impose, judged, pruner_of, stray_hooks, train_case
 from fairprune_plugin.errors import UnsupportedModelError
 from fairprune_plugin.torch_pruning import BiFPPruner
+from zoo import CASES, Case, randomise
 
 EXACT = [case for case in CASES if case.exact]
 INEXACT = [case for case in CASES if not case.exact]
@@ -32,7 +32,9 @@ def draw_mask(pruner: BiFPPruner, data: st.DataObject) -> Tensor:
         units = group.channels.num_units
         least = min(2 if group.channels.channels_per_unit > 1 and not group.heads else 1, units)
         assert limits.floor >= least  # the pruner's own floors agree
-        hidden = torch.tensor(data.draw(st.lists(st.booleans(), min_size=units, max_size=units), label=f"group {index}"))
+        hidden = torch.tensor(
+            data.draw(st.lists(st.booleans(), min_size=units, max_size=units), label=f"group {index}")
+        )
         first = data.draw(st.integers(0, units - 1), label=f"kept in {index}")
         hidden[(torch.arange(least) + first) % units] = False
         parts.append(~hidden)
@@ -103,9 +105,7 @@ def test_the_self_check_accepts_what_is_exact(case: Case) -> None:
     assert len(pruner_of(case, model).host_groups) > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "culprit"), [("softmax-mlp", "mix"), ("torch-mha-encoder", "layers.1.attention")]
-)
+@pytest.mark.parametrize(("name", "culprit"), [("softmax-mlp", "mix"), ("torch-mha-encoder", "layers.1.attention")])
 def test_what_cannot_be_exact_is_refused_by_name(name: str, culprit: str) -> None:
     (case,) = [case for case in INEXACT if case.name == name]
     model = case.build()

@@ -27,9 +27,7 @@ LIMIT = 300
 
 def load(dataset: str, target: str, sensitive: str) -> dict[str, FaceSplit]:
     if not (DATA / dataset).is_dir():
-        pytest.skip(
-            f"no folder {dataset!r} in the data folder; set FAIRPRUNE_DATA to the folder that holds it"
-        )
+        pytest.skip(f"no folder {dataset!r} in the data folder; set FAIRPRUNE_DATA to the folder that holds it")
     return load_faces(dataset, DATA, target=target, sensitive=sensitive, size=32, limit=LIMIT)
 
 
@@ -52,9 +50,7 @@ def one_thread() -> Iterator[None]:
         ("lfw", "Smiling", "Male", 2, 2),
     ],
 )
-def test_splits_are_filled_and_disjoint(
-    dataset: str, target: str, sensitive: str, groups: int, classes: int
-) -> None:
+def test_splits_are_filled_and_disjoint(dataset: str, target: str, sensitive: str, groups: int, classes: int) -> None:
     splits = load(dataset, target, sensitive)
     assert list(splits) == ["train", "val", "test"]
     for split in splits.values():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -88,7 +89,7 @@ def load_census(*, sensitive: str = "gender", seed: int = 0) -> Census:
     train = order[: bounds[1]]
     numeric = (numeric - numeric[train].mean(0)) / numeric[train].std(0)
     x = torch.cat([numeric, words], dim=1)
-    parts = [order[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [order[a:b] for a, b in pairwise(bounds)]
     splits = [CensusSplit(x[part], target[part], group_ids[part]) for part in parts]
     return Census(*splits, group_names=names)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -17,12 +19,14 @@ def mlp(num_features: int) -> nn.Sequential:
     """Three hidden layers with batch norm, two logits; the last module is the output layer."""
     layers: list[nn.Module] = []
     widths = (num_features, 128, 128, 64)
-    for wide, next_wide in zip(widths, widths[1:], strict=False):
+    for wide, next_wide in pairwise(widths):
         layers += [nn.Linear(wide, next_wide), nn.BatchNorm1d(next_wide), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], 2))
 
 
-def make_optimizer(model: nn.Module, steps: int, lr: float) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def make_optimizer(
+    model: nn.Module, steps: int, lr: float
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """SGD with momentum and a cosine schedule: the same for dense training, fine-tuning and BiFP."""
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -10,11 +10,11 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402 - the backend is chosen first: no display is needed
+import matplotlib.pyplot as plt
 
-from fairprune_plugin.fairness.evaluation import Verdict  # noqa: E402
+from fairprune_plugin.fairness.evaluation import Verdict
 
-from .compare import Comparison, Contender  # noqa: E402
+from .compare import Comparison, Contender
 
 # Okabe and Ito's palette: told apart with every common colour vision.
 COLOURS = {"dense": "#999999", "magnitude + fine-tuning": "#E69F00", "BiFP": "#0072B2"}

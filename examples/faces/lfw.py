@@ -95,8 +95,7 @@ def _read_attributes(path: Path, target: str, sensitive: str) -> list[tuple[str,
             label, group = (int(float(cells[column]) > 0) for column in columns)
         except (IndexError, ValueError):
             raise FaceDataError(
-                f"{path.name}, line {number}: expected person, imagenum and {len(header) - 2} scores, "
-                f"got {line[:60]!r}"
+                f"{path.name}, line {number}: expected person, imagenum and {len(header) - 2} scores, got {line[:60]!r}"
             ) from None
         labelled.append((person, Record(f"{person}/{person}_{image:04d}.jpg", label, group)))
     return labelled

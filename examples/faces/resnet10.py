@@ -51,8 +51,7 @@ class ResNet10(nn.Module):
         super().__init__()
         if min(num_classes, width, stem_stride) < 1:
             raise ValueError(
-                "num_classes, width and stem_stride must be at least 1, "
-                f"got {num_classes}, {width} and {stem_stride}"
+                f"num_classes, width and stem_stride must be at least 1, got {num_classes}, {width} and {stem_stride}"
             )
         self.conv1 = nn.Conv2d(3, width, 3, stride=stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

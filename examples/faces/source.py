@@ -35,9 +35,7 @@ class ImageSource:
             try:
                 self._archive = zipfile.ZipFile(location)
             except zipfile.BadZipFile as error:
-                raise FaceDataError(
-                    f"expected a readable zip at {location}, got: {error}; fetch it again"
-                ) from error
+                raise FaceDataError(f"expected a readable zip at {location}, got: {error}; fetch it again") from error
             paths = self._archive.namelist()
         self._members: dict[str, str] = {}
         for member in sorted(paths):

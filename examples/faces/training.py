@@ -103,16 +103,12 @@ def train(
         raise unknown("optimizer", optimizer, OPTIMIZERS)
     stepper: torch.optim.Optimizer
     if optimizer == "sgd":
-        stepper = torch.optim.SGD(
-            model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=weight_decay
-        )
+        stepper = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
     else:
         stepper = torch.optim.AdamW(model.parameters(), lr, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(seed)
     whole = len(split) >= batch_size
-    loader = split.loader(
-        batch_size=batch_size, shuffle=True, flip=flip, drop_last=whole, generator=generator
-    )
+    loader = split.loader(batch_size=batch_size, shuffle=True, flip=flip, drop_last=whole, generator=generator)
     total = epochs * len(loader)
     warmup = max(1, total // 20)
 

@@ -48,9 +48,7 @@ def _embedding_and_output(model: nn.Module) -> list[nn.Module]:
 
 
 def _ignored_for_heads(model: nn.Module) -> list[nn.Module]:
-    return _embedding_and_output(model) + [
-        m for m in model.modules() if type(m).__name__ == "BertIntermediate"
-    ]
+    return _embedding_and_output(model) + [m for m in model.modules() if type(m).__name__ == "BertIntermediate"]
 
 
 def _logits(output: Any) -> Tensor:

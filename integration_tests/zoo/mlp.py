@@ -32,9 +32,7 @@ def _batch_norm_no_affine(width: int) -> nn.Module:
 _X = gaussian(16, 10)
 
 CASES = [
-    Case(
-        "mlp-layernorm", lambda: MLP(nn.LayerNorm), _X, named("fc"), cross_channel_norms=of_type(nn.LayerNorm)
-    ),
+    Case("mlp-layernorm", lambda: MLP(nn.LayerNorm), _X, named("fc"), cross_channel_norms=of_type(nn.LayerNorm)),
     Case("mlp-bn-affine", lambda: MLP(nn.BatchNorm1d), _X, named("fc")),
     Case("mlp-bn-no-affine", lambda: MLP(_batch_norm_no_affine), _X, named("fc")),
 ]

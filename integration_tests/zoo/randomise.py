@@ -27,11 +27,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
         t.copy_(low + (high - low) * torch.rand(t.shape, generator=rng))
 
     for module in model.modules():
-        if (
-            isinstance(module, _BatchNorm)
-            and module.running_mean is not None
-            and module.running_var is not None
-        ):
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
             normal(module.running_mean)
             uniform(module.running_var, 0.5, 2.0)
         weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)

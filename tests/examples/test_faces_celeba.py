@@ -48,9 +48,7 @@ def test_listed_images_that_are_absent_are_counted(tmp_path: Path, write_images:
     write_images(tmp_path / "img_align_celeba", FILES[:21])
     write_lists(tmp_path, FILES)
     splits = load_celeba(tmp_path, size=4)
-    assert {name: (len(split), split.skipped) for name, split in splits.items()} == dict.fromkeys(
-        splits, (7, 3)
-    )
+    assert {name: (len(split), split.skipped) for name, split in splits.items()} == dict.fromkeys(splits, (7, 3))
 
 
 def test_unreadable_image_is_counted(tmp_path: Path) -> None:

@@ -15,12 +15,8 @@ SIZES = {"train": 80, "val": 14}
 
 def write_labels(root: Path) -> None:
     for part, count in SIZES.items():
-        rows = [
-            f"{part}/{n}.jpg,{AGES[n % 9]},{GENDERS[n % 2]},{RACES[n % 7]},FALSE" for n in range(1, count + 1)
-        ]
-        (root / f"fairface_label_{part}.csv").write_text(
-            "\n".join(["file,age,gender,race,service_test", *rows]) + "\n"
-        )
+        rows = [f"{part}/{n}.jpg,{AGES[n % 9]},{GENDERS[n % 2]},{RACES[n % 7]},FALSE" for n in range(1, count + 1)]
+        (root / f"fairface_label_{part}.csv").write_text("\n".join(["file,age,gender,race,service_test", *rows]) + "\n")
 
 
 @pytest.fixture

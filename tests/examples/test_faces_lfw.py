@@ -78,9 +78,7 @@ def test_unknown_attribute_lists_the_choices(root: Path) -> None:
         load_lfw(root, target="Tall")
 
 
-@pytest.mark.parametrize(
-    "text", ["person\timagenum\n", f"{HEADER}\nA B\tone\t1\t1\t1\n", f"{HEADER}\nA B\t1\n"]
-)
+@pytest.mark.parametrize("text", ["person\timagenum\n", f"{HEADER}\nA B\tone\t1\t1\t1\n", f"{HEADER}\nA B\t1\n"])
 def test_other_formats_are_refused(root: Path, text: str) -> None:
     (root / "lfw_attributes.txt").write_text(text)
     with pytest.raises(FaceDataError, match="expected"):

@@ -34,9 +34,7 @@ def test_resnet10_has_the_parameters_of_its_plan() -> None:
     w, classes = 4, 3
     expected = 27 * w + 2 * w + 2 * (9 * w * w) + 4 * w
     for inputs, outputs in ((w, 2 * w), (2 * w, 4 * w), (4 * w, 8 * w)):
-        expected += (
-            9 * inputs * outputs + 9 * outputs * outputs + 4 * outputs + inputs * outputs + 2 * outputs
-        )
+        expected += 9 * inputs * outputs + 9 * outputs * outputs + 4 * outputs + inputs * outputs + 2 * outputs
     expected += 8 * w * classes + classes
     assert parameters(ResNet10(num_classes=classes, width=w)) == expected
 

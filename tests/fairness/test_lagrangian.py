@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fairprune_plugin.errors import ConfigError, DataError, TrainingStateError
+from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, TrainingStateError
 from fairprune_plugin.fairness.constraints import AccuracyParity, DemographicParity, EqualizedOdds, EqualOpportunity
-from fairprune_plugin.fairness.lagrangian import VALIDATION, Lagrangian, cross_entropy
+from fairprune_plugin.fairness.lagrangian import LOOK_AFTER, VALIDATION, Lagrangian, cross_entropy
 from fairprune_plugin.fairness.multipliers import MultiplierConfig
 
 
@@ -111,12 +111,24 @@ def test_who_moves_the_multipliers() -> None:
         assert bool(lagrangian.trackers[0].multipliers.value.any()) is moves
 
 
-def test_groups_seen_are_counted() -> None:
-    lagrangian = Lagrangian(AccuracyParity(0.1, groups=3))
-    for s in ([0, 0, 2], [2, 2, 2]):
-        lagrangian.loss(torch.zeros(3), torch.zeros(3), torch.tensor(s))
-    assert lagrangian.groups_seen is not None
-    assert lagrangian.groups_seen.tolist() == [2, 0, 4]
+def test_a_group_that_is_never_met_is_warned_of_once() -> None:
+    lagrangian = Lagrangian(AccuracyParity(0.1, groups=("a", "b", "c")))
+    batch = (torch.zeros(3), torch.zeros(3), torch.tensor([0, 0, 2]))
+    for _ in range(LOOK_AFTER - 1):
+        lagrangian.loss(*batch)
+    with pytest.warns(FairPruneWarning, match="accuracy of group b"):
+        lagrangian.loss(*batch)
+    for _ in range(LOOK_AFTER + 1):
+        lagrangian.loss(*batch)  # warnings are errors in this suite
+
+
+def test_a_batch_with_a_nan_loss_leaves_the_counts_alone() -> None:
+    lagrangian = Lagrangian(AccuracyParity(0.1))
+    lagrangian.loss(torch.zeros(2), torch.zeros(2), torch.tensor([0, 1]))
+    before = lagrangian.trackers[0].counts.state_dict()
+    assert not torch.isfinite(lagrangian.loss(torch.full((2,), float("nan")), torch.zeros(2), torch.tensor([0, 1])))
+    after = lagrangian.trackers[0].counts.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
 
 
 BAD_GROUPS: dict[str, Any] = {
@@ -138,7 +150,7 @@ def test_unusable_sensitive_attributes_are_refused_before_anything_is_counted(s:
     lagrangian = Lagrangian(AccuracyParity(0.1))
     with pytest.raises(DataError):
         lagrangian.loss(torch.zeros(4), torch.zeros(4), s)
-    assert lagrangian.groups_seen is None
+    assert lagrangian.batches == 0
     assert lagrangian.trackers == []
 
 
@@ -176,7 +188,7 @@ def test_state_round_trip() -> None:
     other.load_state_dict(one.state_dict())
     logits, y, s = batch()
     assert torch.equal(one.loss(logits, y, s), other.loss(logits, y, s))
-    assert torch.equal(one.groups_seen, other.groups_seen)
+    assert one.batches == other.batches
     fresh = Lagrangian(EqualOpportunity(0.0))
     fresh.load_state_dict(Lagrangian(EqualOpportunity(0.0)).state_dict())
     assert fresh.trackers == []

@@ -123,6 +123,7 @@ class BiLevelEngine:
                 "regularize() was called before loss.backward(): no parameter of the model has a gradient"
             )
         self._awaiting_backward = False
+        self._refuse_bad_gradients()
         self.lagrangian.dual_step_from_training()
         mask_step = self.timetable.learns_mask(self.phase_step)
         if mask_step:
@@ -139,6 +140,22 @@ class BiLevelEngine:
         self.phase_step += 1
         self.passes += 1
         return mask_step
+
+    def _refuse_bad_gradients(self) -> None:
+        """A loss can be finite and its gradient not; one more optimizer step would ruin the weights for good.
+
+        Looked at are the gradients of vectors (biases, norm affines): what overflows anywhere in the backward
+        pass reaches those of the layers before it, and they are small.
+        """
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None and p.dim() <= 1]
+        gradients = gradients or [p.grad for p in self.model.parameters() if p.grad is not None]
+        if not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum())):
+            for parameter in self.model.parameters():
+                parameter.grad = None
+            raise NonFiniteError(
+                f"the gradient became NaN or infinite at training step {self.step_index} (the loss itself was "
+                "finite): weights and mask are those of the step before; lower the learning rate or clip gradients"
+            )
 
     def after_optimizer_step(self) -> None:
         """Restores the mask that momentum and weight decay have moved hidden weights out of."""
@@ -179,9 +196,7 @@ class BiLevelEngine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken; the model's own state is loaded by the user."""
         self.step_index, self.phase_step, self.passes = (state[key] for key in ("step_index", "phase_step", "passes"))
-        self.set_mask(state["keep"])
-        for parameter, held in zip(self.weights.parameters, state["held"], strict=True):
-            parameter.held = None if held is None else held.clone()
-        self.weights.reapply()
+        self.weights.restore(state["keep"], state["held"])
+        self.norms.refresh()
         self.scores.load_state_dict(state["scores"])
         self.lagrangian.load_state_dict(state["lagrangian"])

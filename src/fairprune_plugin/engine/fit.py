@@ -20,7 +20,7 @@ from .census import check_loader
 from .evaluate import evaluate, mode, recalibrate_batch_norm
 from .result import FitResult, HistoryRow, Size
 from .snapshots import BestSnapshot, rank
-from .validation_stream import ValidationStream, _endless
+from .validation_stream import ValidationStream, endless
 
 OnEvaluation = Callable[[HistoryRow], None]
 
@@ -82,7 +82,7 @@ class Run:
         self.train = train
         self.optimizer = optimizer
         self.validation = validation
-        self.mask_batches = _endless(mask_loader) if mask_loader is not None else None
+        self.mask_batches = endless(mask_loader, "mask") if mask_loader is not None else None
         self.lr_scheduler = lr_scheduler
         self.options = options
         self.total = planned_steps(host.total_steps, options.epochs, train)
@@ -96,10 +96,7 @@ class Run:
         """Trains, removes, recalibrates, judges."""
         host = self.host
         host.plan(self.total)
-        if self.options.validate_every is not None:
-            every = self.options.validate_every
-        else:
-            every = max(1, self.total // 20)
+        every = self.options.validate_every or max(1, self.total // 20)
         check_loader(self.train, host.model, host.lagrangian, split=TRAIN)
         if self.validation is not None:
             check_loader(self.validation, host.model, host.lagrangian, split=VALIDATION)
@@ -132,7 +129,7 @@ class Run:
 
     def _training_batches(self) -> Iterator[Batch]:
         engine = self.host.engine
-        batches = _endless(self.train)
+        batches = endless(self.train, TRAIN)
         while engine.step_index < self.total:
             separate = self.mask_batches is not None and engine.timetable.learns_mask(engine.phase_step)
             source = self.mask_batches if separate and self.mask_batches is not None else batches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -27,7 +28,7 @@ class OptimizerWatch:
 
     def __init__(self, parameters: Iterable[nn.Parameter], after_step: Callable[[], None]) -> None:
         self._watched = {id(parameter) for parameter in parameters}
-        self._concerned: weakref.WeakKeyDictionary[Optimizer, bool] = weakref.WeakKeyDictionary()
+        self._concerned: weakref.WeakKeyDictionary[Optimizer, tuple[int, bool]] = weakref.WeakKeyDictionary()
         callback = weakref.WeakMethod(after_step) if hasattr(after_step, "__self__") else (lambda: after_step)
         watch = weakref.ref(self)
 
@@ -40,16 +41,17 @@ class OptimizerWatch:
         weakref.finalize(self, self._handle.remove)
 
     def _concerns(self, optimizer: Optimizer) -> bool:
-        known = self._concerned.get(optimizer)
-        if known is None:
-            known = any(id(p) in self._watched for group in optimizer.param_groups for p in group["params"])
-            self._concerned[optimizer] = known
-        return known
+        groups = optimizer.param_groups
+        size, concerned = self._concerned.get(optimizer, (-1, False))
+        if size != len(groups):  # new, or add_param_group() was called since
+            concerned = any(id(p) in self._watched for group in groups for p in group["params"])
+            self._concerned[optimizer] = (len(groups), concerned)
+        return concerned
 
     def stop(self) -> None:
         """No more callbacks; the optimizers that were seen refuse to step on replaced parameters."""
         self._handle.remove()
-        for optimizer, concerned in list(self._concerned.items()):
+        for optimizer, (_, concerned) in list(self._concerned.items()):
             if concerned:
                 optimizer.register_step_pre_hook(_refuse)
 
@@ -61,7 +63,7 @@ def _refuse(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     )
 
 
-def rebuild(optimizer: Optimizer, renewed: Mapping[nn.Parameter, tuple[nn.Parameter, list[Tensor]]]) -> Optimizer:
+def rebuild(optimizer: Optimizer, renewed: Mapping[Tensor, tuple[Tensor, list[Tensor]]]) -> Optimizer:
     """A new optimizer of the same class for the smaller model, with its settings and its state cut to size.
 
     Args:
@@ -84,21 +86,19 @@ def rebuild(optimizer: Optimizer, renewed: Mapping[nn.Parameter, tuple[nn.Parame
 
 
 def _init_options(optimizer: Optimizer) -> dict[str, Any]:
-    import inspect
-
     accepted = inspect.signature(type(optimizer).__init__).parameters
     return {key: value for key, value in optimizer.defaults.items() if key in accepted}
 
 
-def _cut(value: Any, old: nn.Parameter, kept: list[Tensor]) -> Any:
+def _cut(value: Any, old: Tensor, kept: list[Tensor]) -> Any:
     if not isinstance(value, Tensor) or value.shape != old.shape:
-        return value
+        return value.clone() if isinstance(value, Tensor) else value
     for dim, positions in enumerate(kept):
         value = value.index_select(dim, positions.to(value.device))
     return value.clone()
 
 
-def kept_positions(old: nn.Parameter, hidden: Mapping[int, Tensor]) -> list[Tensor]:
+def kept_positions(old: Tensor, hidden: Mapping[int, Tensor]) -> list[Tensor]:
     """Positions that stay along every dimension, given the hidden ones of some."""
     out = []
     for dim, size in enumerate(old.shape):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import DataError
 from ..fairness.counts import RateCounts
 from ..fairness.lagrangian import VALIDATION, Lagrangian
 from .batches import Forward, read_batch
@@ -28,7 +29,7 @@ class ValidationStream:
     """
 
     def __init__(self, loader: Iterable[Any], *, window: int, every: int, forward: Forward) -> None:
-        self._batches = _endless(loader)
+        self._batches = endless(loader, VALIDATION)
         self._decay = 1 - 1 / max(window, 2)
         self._every = every
         self._forward = forward
@@ -50,6 +51,18 @@ class ValidationStream:
             tracker.dual_step(counts, VALIDATION, steps=self._every)
 
 
-def _endless(loader: Iterable[Any]) -> Iterator[Any]:
+def endless(loader: Iterable[Any], name: str) -> Iterator[Any]:
+    """The batches of a loader over and over.
+
+    Raises:
+        DataError: If it yields nothing: it is empty, or an iterator that can be walked only once.
+    """
     while True:
-        yield from loader
+        batch = None
+        for batch in loader:
+            yield batch
+        if batch is None:
+            raise DataError(
+                f"the {name} loader yields no batch (any more): pass something that can be iterated again and again, "
+                "such as a DataLoader or a list of batches, not a generator"
+            )

@@ -171,8 +171,9 @@ class Evaluator:
         low, high = wilson(self._table.hits, self._table.totals)
         for row, rate in enumerate(self._table.rates):
             for column, group in enumerate(self._lagrangian.group_names):
-                numbers = (float(t[row, column]) for t in (values, low, high))
-                yield RateOfGroup(rate.name, group, *numbers, int(self._table.totals[row, column]))
+                value, lower, upper = (float(t[row, column]) for t in (values, low, high))
+                samples = int(self._table.totals[row, column])
+                yield RateOfGroup(rate.name, group, value, lower, upper, samples)
 
 
 def judge(tracker: ConstraintTracker, counts: RateCounts, split: str) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import ConfigError, DataError, TrainingStateError
+from ..errors import ConfigError, DataError, FairPruneWarning, TrainingStateError
 from .constraints import Constraint
 from .groups import check_groups
 from .multipliers import MultiplierConfig
@@ -20,6 +21,7 @@ TaskLoss = Callable[[Tensor, Tensor], Tensor]
 
 TRAIN = "train"
 VALIDATION = "validation"
+LOOK_AFTER = 20  # batches after which a group that was never met is worth a warning
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ class Lagrangian:
         self.task_loss = task_loss or cross_entropy
         self.driver = driver
         self.trackers: list[ConstraintTracker] = []
-        self.groups_seen: Tensor | None = None
+        self.batches = 0
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -101,12 +103,33 @@ class Lagrangian:
         # Checked before the task loss, which would say less about what is wrong with a batch.
         outputs, groups = self.parse(logits, targets, sensitive)
         total = self.task_loss(logits, targets)
+        if not bool(torch.isfinite(total.detach())):
+            return total  # nothing of such a batch enters the counts; the engine refuses it
         self.bind(outputs.num_classes)
-        seen = torch.bincount(groups, minlength=len(self.group_names))
-        self.groups_seen = seen if self.groups_seen is None else self.groups_seen.to(seen.device) + seen
         for tracker in self.trackers:
             total = total + tracker.penalty(outputs, groups)
+        self.batches += 1
+        if self.batches == LOOK_AFTER:
+            self._warn_of_missing_groups()
         return total
+
+    def _warn_of_missing_groups(self) -> None:
+        """Once, early: a loop of the user's own has nobody who looks at all the data first."""
+        missing = [
+            f"{rate.name} of group {name}"
+            for tracker in self.trackers
+            for rate, totals in zip(tracker.rates, tracker.counts.totals.tolist(), strict=True)
+            for name, total in zip(self.group_names, totals, strict=True)
+            if total == 0
+        ]
+        if missing:
+            warnings.warn(
+                f"after {LOOK_AFTER} batches no sample was seen for {'; '.join(missing[:5])}: nothing constrains them. "
+                "Check how the sensitive attribute is read, and that every group has samples with the label the "
+                "constraint conditions on",
+                FairPruneWarning,
+                stacklevel=5,
+            )
 
     def dual_step_from_training(self) -> None:
         """Moves the multipliers by the running training counts, unless a held-out split drives them."""
@@ -115,10 +138,10 @@ class Lagrangian:
                 tracker.dual_step(tracker.counts, TRAIN)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"trackers": [tracker.state_dict() for tracker in self.trackers], "groups_seen": self.groups_seen}
+        return {"trackers": [tracker.state_dict() for tracker in self.trackers], "batches": self.batches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.groups_seen = state["groups_seen"]
+        self.batches = state["batches"]
         if state["trackers"]:
             self.bind(state["trackers"][0]["num_classes"])
         for tracker, saved in zip(self.trackers, state["trackers"], strict=True):

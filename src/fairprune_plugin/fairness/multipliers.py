@@ -107,7 +107,8 @@ class Multipliers:
     @property
     def value(self) -> Tensor:
         """λ, ``(2, R, G)``, detached."""
-        return self._multiplier.weight.detach().reshape(self.shape)
+        value: Tensor = self._multiplier.weight.detach().reshape(self.shape)
+        return value
 
     def set(self, value: Tensor) -> None:
         """Puts the multipliers at given values, ``(2, R, G)``, cut to [0, cap]."""
@@ -119,7 +120,8 @@ class Multipliers:
         self._to(surrogate_violation.device)
         state = cooper.ConstraintState(violation=surrogate_violation.reshape(-1).float())
         store = self._constraint.compute_contribution_to_lagrangian(state, "primal")
-        return store.lagrangian_contribution
+        penalty: Tensor = store.lagrangian_contribution
+        return penalty
 
     def step(self, strict_violation: Tensor, *, steps: int = 1) -> None:
         """One dual step on the strict violation ``(2, R, G)``; ``steps`` scales the learning rate."""

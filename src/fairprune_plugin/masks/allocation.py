@@ -160,7 +160,8 @@ def check_reachable(
 def _unprotected(scores: Tensor, limits: GroupLimits) -> Tensor:
     """Units of a group that may go: all but the best ``floor`` ones."""
     order = torch.argsort(scores[limits.units], stable=True) + limits.units.start
-    return order[: limits.size - limits.floor]
+    candidates: Tensor = order[: limits.size - limits.floor]
+    return candidates
 
 
 def _round(keep: Tensor, scores: Tensor, limits: GroupLimits, *, up: bool) -> None:

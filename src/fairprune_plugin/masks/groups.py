@@ -20,7 +20,7 @@ class ChannelSite:
         unit: ``(k,)`` int64 unit of the group to which each position belongs.
     """
 
-    parameter: nn.Parameter
+    parameter: Tensor
     name: str
     dim: int
     index: Tensor

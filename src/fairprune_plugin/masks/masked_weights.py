@@ -8,8 +8,10 @@ weights left with are held aside, so that a channel can return. While a channel 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .groups import ChannelGroup, ChannelSite, unit_axis, unit_offsets
 
@@ -27,7 +29,7 @@ class Axis:
         hidden: Positions the mask hides now.
     """
 
-    def __init__(self, parameter: nn.Parameter, dim: int, *, masked: bool) -> None:
+    def __init__(self, parameter: Tensor, dim: int, *, masked: bool) -> None:
         self.dim = dim
         self.masked = masked
         self.unit = unit_axis(parameter.shape[dim], parameter.device)
@@ -51,7 +53,7 @@ class MaskedParameter:
     axis hides, live and held agree (frozen); elsewhere the live value is the weight.
     """
 
-    def __init__(self, parameter: nn.Parameter) -> None:
+    def __init__(self, parameter: Tensor) -> None:
         self.parameter = parameter
         self.axes: dict[tuple[int, bool], Axis] = {}
         self.held: Tensor | None = None
@@ -162,6 +164,21 @@ class MaskedWeights:
             self.keep = keep.clone()
             for parameter in self.parameters:
                 parameter.take(self.keep)
+
+    @torch.no_grad()
+    def restore(self, keep: Tensor, held: Sequence[Tensor | None]) -> None:
+        """Installs a saved mask on weights that were saved under it: nothing of the mask before it returns.
+
+        Args:
+            keep: ``(U,)`` bool.
+            held: One tensor (or ``None``) for each of :attr:`parameters`.
+        """
+        self.keep = keep.to(self.keep.device).clone()
+        for parameter, saved in zip(self.parameters, held, strict=True):
+            for axis in parameter.axes.values():
+                axis.take(self.keep)
+            parameter.held = None if saved is None else saved.to(parameter.parameter.device).clone()
+            parameter.reapply()
 
     @torch.no_grad()
     def reapply(self) -> None:

@@ -62,10 +62,7 @@ def _column_sums(parameter: MaskedParameter, gradient: Tensor, dim: int, inverse
     # Shown positions read the live weights. For hidden ones m = 0, so that only the direct term is left, with
     # the weights they left with.
     total = parameter.parameter.data
-    if inverse_gamma:
-        total = torch.add(total, gradient, alpha=-inverse_gamma).mul_(gradient)
-    else:
-        total = total * gradient
+    total = torch.add(total, gradient, alpha=-inverse_gamma).mul_(gradient)
     for other in parameter.masked_axes:
         if other.dim != dim and len(other.hidden):
             total.mul_(other.keep)

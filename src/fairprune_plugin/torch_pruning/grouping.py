@@ -93,8 +93,8 @@ def _tied_units(pruner: Any, graph_group: Any) -> Tensor:
         first = min(owner[other] for other in closure)
         for other in closure:
             owner[other] = first
-    _, unit = torch.unique(torch.tensor(owner), return_inverse=True)
-    return unit
+    units = sorted(set(owner))
+    return torch.tensor([units.index(first) for first in owner])
 
 
 def _host_group(pruner: Any, graph_group: Any) -> HostGroup | None:
@@ -253,7 +253,7 @@ class _Sites:
     def _add(
         self,
         sites: list[ChannelSite],
-        parameter: nn.Parameter,
+        parameter: Tensor,
         name: str,
         dim: int,
         idxs: Sequence[int],

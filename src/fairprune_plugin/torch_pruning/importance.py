@@ -118,7 +118,8 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
         Raises:
             DataError: If the loader is empty.
         """
-        assert self._model is not None and self._loader is not None
+        assert self._model is not None
+        assert self._loader is not None
         model = self._model
         lagrangian = Lagrangian(self._constraint, task_loss=self._task_loss)
         layers = [module for module in model.modules() if isinstance(module, _Layer)]
@@ -152,7 +153,7 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
         with torch.enable_grad():
             logits = self._forward(self._model, batch.inputs)
             loss = lagrangian.loss(logits, batch.targets, batch.sensitive)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         for tracker in lagrangian.trackers:
             violated = tracker.strict_violation(tracker.counts, "train") > 0
             tracker.multipliers.set(self._multiplier * violated.float())

@@ -100,7 +100,7 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
             weights = self._bind_groups()
             scores = self._initial_scores(weights)
         self._watch: OptimizerWatch | None = None
-        self._renewed: dict[nn.Parameter, tuple[nn.Parameter, list[Tensor]]] = {}
+        self._renewed: dict[Tensor, tuple[Tensor, list[Tensor]]] = {}
         self.total_steps = total_steps
         self.engine = BiLevelEngine(model, weights, self.lagrangian, self._project, self.config, scores)
         self.importance = self._learned_importance
