@@ -47,7 +47,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("--limit", type=int, help="images per split, for a quick look")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's")
-    parser.add_argument("--out", type=Path, default=Path("../out/faces.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("../out/faces.jsonl"), help="raw results, appended to")
+    parser.add_argument("--table", type=Path, help="Markdown file for the table of this call")
     return parser.parse_args(argv)
 
 
@@ -71,6 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table(rows))
+    if args.table is not None:
+        args.table.parent.mkdir(parents=True, exist_ok=True)
+        args.table.write_text(table(rows) + "\n")
     return 0
 
 

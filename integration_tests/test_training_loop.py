@@ -31,9 +31,7 @@ STEPS = 40
 def build(kind: str, **options: Any) -> tuple[nn.Module, BiFPPruner]:
     model = MODELS[kind]()
     defaults = {"pruning_ratio": 0.5, "total_steps": STEPS, "constraint": EqualOpportunity(tolerance=0.02)}
-    return model, BiFPPruner(
-        model, example_of(model), ignored_layers=[output_layer(model)], **{**defaults, **options}
-    )
+    return model, BiFPPruner(model, example_of(model), ignored_layers=[output_layer(model)], **{**defaults, **options})
 
 
 def kept_of(pruner: BiFPPruner, layer: str) -> Tensor:
@@ -209,7 +207,11 @@ OPTIONS: list[tuple[str, str, Callable[[nn.Module], dict[str, Any]]]] = [
         "resnet-basic",
         lambda m: {"global_pruning": True, "pruning_ratio_dict": {(m.stages[0].conv1, m.stages[4].conv1): 0.25}},
     ),
-    ("dict-capped", "resnet-basic", lambda m: {"max_pruning_ratio": 0.5, "pruning_ratio_dict": {m.stages[0].conv1: 0.9}}),
+    (
+        "dict-capped",
+        "resnet-basic",
+        lambda m: {"max_pruning_ratio": 0.5, "pruning_ratio_dict": {m.stages[0].conv1: 0.9}},
+    ),
     ("ignored-block", "resnet-basic", lambda m: {"ignored_layers": [m.fc, m.stages[1]]}),
     ("heads", "hf-vit-heads", no_options),
     ("heads-bert", "hf-bert-heads", no_options),
@@ -345,7 +347,9 @@ def test_attention_loses_heads_or_head_dims(name: str, options: dict[str, Any]) 
     layers = [m for n, m in model.named_modules() if n.rsplit(".", 1)[-1] in ("q_proj", "query", "v_proj", "value")]
     assert len(layers) == 4
     assert {layer.out_features for layer in layers} == {16}  # of 32: two of four heads, or four of eight dims
-    heads = {m.num_attention_heads for m in model.modules() if type(m).__name__ in ("ViTAttention", "BertSelfAttention")}
+    heads = {
+        m.num_attention_heads for m in model.modules() if type(m).__name__ in ("ViTAttention", "BertSelfAttention")
+    }
     assert heads == ({2} if options else {4})
 
 

@@ -65,7 +65,7 @@ def to_dict(comparison: Comparison, settings: dict[str, Any]) -> dict[str, Any]:
 
 def draw(comparison: Comparison, path: Path) -> None:
     """Rates per group with intervals, the gaps against the tolerance, and the course of the BiFP run."""
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.4), layout="constrained")
     _rates(axes[0], comparison)
     _gaps(axes[1], comparison)
     _history(axes[2], comparison)
@@ -94,28 +94,34 @@ def _rates(axis: Any, comparison: Comparison) -> None:
 
 
 def _gaps(axis: Any, comparison: Comparison) -> None:
-    verdicts = [c.test.verdicts[0] for c in contenders(comparison)]
-    names = [c.name for c in contenders(comparison)]
-    axis.bar(names, [v.gap for v in verdicts], color=[COLOURS[name] for name in names], width=0.55)
-    axis.errorbar(
-        names, [v.gap for v in verdicts], yerr=[v.half_width for v in verdicts], fmt="none", ecolor="black", capsize=4
-    )
-    axis.axhline(verdicts[0].tolerance, color="black", linestyle="--", linewidth=1)
-    axis.text(2.3, verdicts[0].tolerance, "tolerance", va="bottom", ha="right", fontsize=8)
-    for position, contender in enumerate(contenders(comparison)):
-        axis.text(position, 0.004, f"accuracy\n{contender.test.accuracy:.3f}", ha="center", va="bottom", fontsize=8)
+    columns = contenders(comparison)
+    verdicts = [c.test.verdicts[0] for c in columns]
+    names = [f"{c.name}\naccuracy {c.test.accuracy:.3f}" for c in columns]
+    axis.bar(names, [v.gap for v in verdicts], color=[COLOURS[c.name] for c in columns], width=0.55)
+    below = [min(v.half_width, v.gap) for v in verdicts]
+    above = [v.half_width for v in verdicts]
+    axis.errorbar(names, [v.gap for v in verdicts], yerr=[below, above], fmt="none", ecolor="black", capsize=4)
+    tolerance = verdicts[0].tolerance
+    axis.axhline(tolerance, color="black", linestyle="--", linewidth=1, label=f"tolerance {tolerance:g}")
+    axis.legend(fontsize=8)
     axis.set_ylim(bottom=0)
-    axis.set_title(f"gap, {verdicts[0].constraint} (test)")
+    axis.set_title(f"gap, {verdicts[0].constraint} (test, 95 % intervals)")
 
 
 def _history(axis: Any, comparison: Comparison) -> None:
     history = comparison.fit.history
     steps = [row.step for row in history]
+    tolerance = comparison.bifp.test.verdicts[0].tolerance
     axis.plot(steps, [row.gaps[0] for row in history], color="#0072B2", marker="o", markersize=3, label="gap")
-    axis.plot(steps, [row.progress for row in history], color="#009E73", label="share of the pruning done")
     largest = [max(row.multipliers[0]) for row in history]
     axis.plot(steps, largest, color="#D55E00", linestyle=":", label="largest multiplier")
-    axis.axhline(comparison.bifp.test.verdicts[0].tolerance, color="black", linestyle="--", linewidth=1)
+    axis.axhline(tolerance, color="black", linestyle="--", linewidth=1, label="tolerance")
+    axis.set_ylim(bottom=0)
     axis.set_xlabel("training step")
+    axis.set_ylabel("gap, multiplier")
+    done = axis.twinx()
+    done.plot(steps, [row.progress for row in history], color="#009E73", label="pruning done (right)")
+    done.set_ylim(0, 1.05)
+    lines = axis.get_lines() + done.get_lines()
+    axis.legend(lines, [line.get_label() for line in lines], fontsize=8, loc="center right")
     axis.set_title("BiFP run (validation)")
-    axis.legend(fontsize=8)

@@ -208,7 +208,7 @@ class Run:
             dense=dense,
             pruned=host.size(),
             feasible=after.feasible,
-            message=_message(after, self.snapshots),
+            message=_message(after),
             history=self.history,
             passes=host.engine.passes,
             evaluation_passes=self.evaluation_passes,
@@ -281,7 +281,8 @@ def _length(loader: Iterable[Any]) -> int | None:
         return None
 
 
-def _message(after: Evaluation, snapshots: BestSnapshot) -> str:
+def _message(after: Evaluation) -> str:
+    """One paragraph: does the constraint hold, by how much, and is there a catch."""
     if not after.verdicts:
         return "No constraint was asked for."
     parts = [
@@ -294,4 +295,10 @@ def _message(after: Evaluation, snapshots: BestSnapshot) -> str:
             f"NOT FEASIBLE: no model at the target size met the constraint on the {after.split} data; this is the "
             "nearest one found"
         )
-    return f"{head}. {'; '.join(parts)}."
+    catch = ""
+    if after.degenerate:
+        catch = (
+            " DEGENERATE: the model predicts the same class for everybody, which is equal and useless; prune less, "
+            "train longer, widen the tolerance, or use target='params'."
+        )
+    return f"{head}. {'; '.join(parts)}.{catch}"

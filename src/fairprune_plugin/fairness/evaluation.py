@@ -90,6 +90,16 @@ class Evaluation:
         over = [math.inf if math.isnan(v.gap) else v.gap - v.tolerance for v in self.verdicts]
         return max([0.0, *over])
 
+    @property
+    def degenerate(self) -> bool:
+        """Whether everybody gets the same prediction: equal rates of the most useless kind."""
+        selected = [item for item in self.rates if item.rate.startswith("selection_rate") and item.samples]
+        extreme = all(item.value < 0.005 or item.value > 0.995 for item in selected)
+        by_rate = {
+            item.rate: {round(other.value) for other in selected if other.rate == item.rate} for item in selected
+        }
+        return bool(selected) and extreme and all(len(values) == 1 for values in by_rate.values())
+
     def rate(self, name: str, group: str) -> float:
         """One rate of one group by name, for example ``rate("accuracy", "female")``."""
         for item in self.rates:
