@@ -68,7 +68,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         if len(of) < 2:
             continue
         lines += [
-            f"### {name}, tolerance {tolerance:g}, {ratio:.0%} of the hidden units removed, {steps} steps, {len(of)} seeds",
+            f"### {name}, tolerance {tolerance:g}, {ratio:.0%} of the hidden units removed",
+            "",
+            f"{steps} steps, {len(of)} seeds.",
             "",
             "| model | test accuracy | test gap | gap ≤ tolerance | gap ≤ tolerance + 95 % half width | parameters |",
             "|---|---|---|---|---|---|",
@@ -121,7 +123,10 @@ def main() -> None:
     print(text)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        head = "# Adult census\n\nMade by `benchmarks/census_seeds.py`, with the settings of `make demo`; mean ± 95 % over seeds.\n\n"
+        head = (
+            "# Adult census\n\nMade by `benchmarks/census_seeds.py`, with the settings of `make demo`; mean ± 95 % over "
+            "seeds.\n\n"
+        )
         args.out.write_text(head + text)
 
 

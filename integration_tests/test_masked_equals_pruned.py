@@ -30,8 +30,7 @@ def draw_mask(pruner: BiFPPruner, data: st.DataObject) -> Tensor:
     parts = []
     for index, (group, limits) in enumerate(zip(pruner.host_groups, pruner._limits, strict=True)):
         units = group.channels.num_units
-        least = min(2 if group.channels.channels_per_unit > 1 and not group.heads else 1, units)
-        assert limits.floor >= least  # the pruner's own floors agree
+        least = limits.floor
         hidden = torch.tensor(
             data.draw(st.lists(st.booleans(), min_size=units, max_size=units), label=f"group {index}")
         )
@@ -74,6 +73,23 @@ def test_step_changes_shapes_and_nothing_else(case: Case, data: st.DataObject) -
     optimizer.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("case", EXACT, ids=names)
+def test_every_group_may_come_down_to_its_floor(case: Case) -> None:
+    """One unit, two where a grouped or depthwise convolution must stay one; a random mask hardly gets there."""
+    model = randomise(case.build())
+    pruner = pruner_of(case, model, total_steps=2, self_check=False)
+    for group, limits in zip(pruner.host_groups, pruner._limits, strict=True):
+        kinds = [model.get_submodule(name) for name in group.channels.layers if name in dict(model.named_modules())]
+        grouped = any(getattr(module, "groups", 1) > 1 for module in kinds) or group.channels.channels_per_unit > 1
+        assert limits.floor == (2 if grouped and not group.heads else 1)
+    keep = torch.cat([torch.arange(limits.size) < limits.floor for limits in pruner._limits])
+    impose(pruner, keep)
+    train_case(pruner, case, model, SGD(model.parameters(), lr=1e-3), steps=2)
+    masked = judged(case, model)
+    pruner.step()
+    assert (masked - judged(case, model)).abs().max() <= 1e-4 * masked.abs().max()
 
 
 @pytest.mark.parametrize("case", EXACT, ids=names)

@@ -44,7 +44,7 @@ class BiLevelConfig:
 
     schedule: str = "cubic"
     warmup: float = 0.05
-    ramp_end: float = 0.5
+    ramp_end: float = 0.3
     weight_steps_per_mask_step: int = 1
     joint: bool = False
     score_rule: str = SECOND_MOMENT

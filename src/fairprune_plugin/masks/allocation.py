@@ -18,6 +18,8 @@ from torch import Tensor
 from ..errors import ConfigError
 from .cost import CostModel
 
+FILL_CANDIDATES = 64  # hidden units that get a second chance; each costs one evaluation of the size
+
 
 @dataclass(frozen=True)
 class GroupLimits:
@@ -131,10 +133,32 @@ def keep_by_size(
             high = middle
         else:
             low = middle + 1
-    best = mask(low)
+    best = _fill(mask(low), order[:low], members, cost, size)
     before = mask(max(low - 1, 0))
     nearer = abs(float(cost.size(before)) - size) < abs(float(cost.size(best)) - size)
     return before if nearer else best
+
+
+def _fill(keep: Tensor, hidden: Tensor, members: Sequence[GroupLimits], cost: CostModel, size: float) -> Tensor:
+    """Shows units again that still fit: the last unit hidden may have been an expensive one.
+
+    Args:
+        keep: ``(U,)`` bool mask at or below the size.
+        hidden: What it hides, worst first; the best of them get their chance first.
+        members: Limits of the groups; with rounded widths nothing is shown again.
+        cost: Size of the model under a mask.
+        size: Asked for.
+    """
+    if any(member.multiple > 1 for member in members):
+        return keep
+    for unit in reversed(hidden[-FILL_CANDIDATES:].tolist()):
+        if size - float(cost.size(keep)) <= 0.002 * size:
+            break
+        trial = keep.clone()
+        trial[unit] = True
+        if float(cost.size(trial)) <= size:
+            keep = trial
+    return keep
 
 
 def check_reachable(

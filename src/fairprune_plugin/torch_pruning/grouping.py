@@ -32,6 +32,7 @@ class HostGroup:
         pruning_fn: The host's function for it.
         unit_of_root: ``(C,)`` int64 unit of each channel of the root.
         heads: Layers whose number of heads shrinks with the units (whole-head pruning), else empty.
+        least_units: Units below which the host would read the pruned layers as something else.
     """
 
     channels: ChannelGroup
@@ -39,6 +40,7 @@ class HostGroup:
     pruning_fn: Callable[..., Any]
     unit_of_root: Tensor
     heads: tuple[nn.Module, ...] = ()
+    least_units: int = 1
 
     def root_channels(self, units: Tensor) -> list[int]:
         """Channels of the root that belong to the units marked in ``(U,)`` bool."""
@@ -142,7 +144,10 @@ def _host_group(pruner: Any, graph_group: Any) -> HostGroup | None:
         layers=tuple(sites.layers),
     )
     heads = tuple(qkv_layers) if whole_heads else ()
-    return HostGroup(channels, root.target.module, root.handler, unit_of_root, heads)
+    # With one unit left, a grouped convolution has as many outputs as groups, and Torch-Pruning takes it for a
+    # depthwise one from then on; a depthwise convolution of one channel it takes for an ordinary one.
+    least = 2 if sites.depthwise or (channels.channels_per_unit > 1 and not heads) else 1
+    return HostGroup(channels, root.target.module, root.handler, unit_of_root, heads, least)
 
 
 def _has_ties(graph_group: Any, size: int) -> bool:
@@ -168,6 +173,7 @@ class _Sites:
         self.carried: list[ChannelSite] = []
         self.norms: list[NormSite] = []
         self.layers: list[str] = []
+        self.depthwise = False
 
     def read(self, dep: Any, idxs: Sequence[int], root_idxs: Sequence[int]) -> None:
         module = dep.target.module
@@ -204,6 +210,7 @@ class _Sites:
 
     def _read_conv(self, conv: Any, name: str, outwards: bool, idxs: Sequence[int], root_idxs: Sequence[int]) -> None:
         if ops.module2type(conv) == ops.OPTYPE.DEPTHWISE_CONV:
+            self.depthwise = True
             self._add_layer(conv, name, 0, idxs, root_idxs)
         elif conv.transposed and conv.groups > 1:
             raise UnsupportedModelError(

@@ -14,21 +14,45 @@ from torch import Tensor, nn
 from ..masks.cost import CostEntry, parameter_axes
 from ..masks.masked_weights import MaskedWeights
 
+ForwardFn = Callable[[nn.Module, Any], Any]
 
-def count(model: nn.Module, example_inputs: Any) -> tuple[float, int]:
+
+def count(model: nn.Module, example_inputs: Any, forward_fn: ForwardFn | None = None) -> tuple[float, int]:
     """MACs of one forward pass of the example inputs and the number of parameters (``tp.utils``)."""
-    macs, *_ = _host_count(model, example_inputs)
+    macs, *_ = _host_count(model, example_inputs, forward_fn)
     return float(macs), sum(parameter.numel() for parameter in model.parameters())
 
 
-def _host_count(model: nn.Module, example_inputs: Any) -> Any:
+def _host_count(model: nn.Module, example_inputs: Any, forward_fn: ForwardFn | None) -> Any:
     """The host's layer-wise count, without what it prints about keyword inputs."""
+    if forward_fn is not None:
+        model = _called_by(model, forward_fn)
+        # The host divides by the length of the first positional argument, which of a tensor is the batch size.
+        example_inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else {"inputs": example_inputs}
     with contextlib.redirect_stdout(io.StringIO()):
         return tp.utils.count_ops_and_params(model, example_inputs, layer_wise=True)
 
 
+def _called_by(model: nn.Module, forward_fn: ForwardFn) -> nn.Module:
+    """The host counts ``model(inputs)`` and knows no ``forward_fn``: a module whose forward is that function."""
+
+    class Called(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, inputs: Any) -> Any:
+            return forward_fn(self.model, inputs)
+
+    return Called()
+
+
 def macs_entries(
-    model: nn.Module, example_inputs: Any, weights: MaskedWeights, run: Callable[[], Any]
+    model: nn.Module,
+    example_inputs: Any,
+    weights: MaskedWeights,
+    run: Callable[[], Any],
+    forward_fn: ForwardFn | None = None,
 ) -> list[CostEntry]:
     """One cost entry per layer.
 
@@ -40,8 +64,9 @@ def macs_entries(
         example_inputs: As for the pruner.
         weights: The mask.
         run: Runs the model once on the example inputs.
+        forward_fn: As for the pruner.
     """
-    total, _, layer_macs, _ = _host_count(model, example_inputs)
+    total, _, layer_macs, _ = _host_count(model, example_inputs, forward_fn)
     axes = parameter_axes(weights)
     fed_by = _feeding_axes(model, axes, run)
     entries = []

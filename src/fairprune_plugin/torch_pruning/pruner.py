@@ -209,7 +209,7 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
 
     def count(self) -> tuple[float, int]:
         """MACs (of the example inputs, per sample) and parameters of the model as it is, by Torch-Pruning."""
-        return macs.count(self.model, self.example_inputs)
+        return macs.count(self.model, self.example_inputs, self._forward_fn)
 
     def masked_size(self, target: str = "params") -> float:
         """Parameters (or MACs) that remain once the hidden channels are gone."""
@@ -303,7 +303,11 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
     def _cost_model(self, target: str) -> CostModel:
         if target == "macs":
             entries = macs.macs_entries(
-                self.model, self.example_inputs, self._weights, lambda: self._run_example(self.model)
+                self.model,
+                self.example_inputs,
+                self._weights,
+                lambda: self._run_example(self.model),
+                self._forward_fn,
             )
         else:
             entries = parameter_entries(self.model.parameters(), self._weights)

@@ -92,11 +92,7 @@ def group_limits(
             multiple = round_to // math.gcd(round_to, channels.channels_per_unit)
         dense = initial.setdefault(channels.name, channels.num_units)
         floor = floor_units(dense, max_pruning_ratio, multiple)
-        if channels.channels_per_unit > 1 and not group.heads:
-            # With one unit left, a grouped convolution has as many outputs as groups, and Torch-Pruning takes
-            # it for a depthwise one from then on.
-            floor = max(floor, 2)
-        floor = min(floor, channels.num_units)
+        floor = min(max(floor, group.least_units), channels.num_units)
         limits.append(GroupLimits(slice(start, start + channels.num_units), floor, multiple))
         start += channels.num_units
     return limits
