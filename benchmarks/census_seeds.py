@@ -124,8 +124,8 @@ def main() -> None:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         head = (
-            "# Adult census\n\nMade by `benchmarks/census_seeds.py`, with the settings of `make demo`; mean ± 95 % over "
-            "seeds.\n\n"
+            "# Adult census\n\nMade by `benchmarks/census_seeds.py`, with the settings of `make demo`; mean ± 95 % "
+            "over seeds.\n\n"
         )
         args.out.write_text(head + text)
 
