@@ -34,7 +34,7 @@ def build(ratio: float, size: int, steps: int) -> tuple[nn.Module, BiFPPruner, t
         total_steps=steps,
         bilevel=BiLevelConfig(ramp_end=1.0),
     )
-    pruner.engine.set_mask(pruner._project(pruner.engine.scores.value(), 0.5))
+    pruner.engine.set_mask(pruner.budget.project(pruner.engine.scores.value(), 0.5))
     return model, pruner, torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
 
 

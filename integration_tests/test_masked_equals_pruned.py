@@ -28,7 +28,7 @@ def names(case: Case) -> str:
 def draw_mask(pruner: BiFPPruner, data: st.DataObject) -> Tensor:
     """A random mask that leaves a unit in every group, two where a grouped convolution must stay one."""
     parts = []
-    for index, (group, limits) in enumerate(zip(pruner.host_groups, pruner._limits, strict=True)):
+    for index, (group, limits) in enumerate(zip(pruner.host_groups, pruner.budget.limits, strict=True)):
         units = group.channels.num_units
         least = limits.floor
         hidden = torch.tensor(
@@ -80,11 +80,11 @@ def test_every_group_may_come_down_to_its_floor(case: Case) -> None:
     """One unit, two where a grouped or depthwise convolution must stay one; a random mask hardly gets there."""
     model = randomise(case.build())
     pruner = pruner_of(case, model, total_steps=2, self_check=False)
-    for group, limits in zip(pruner.host_groups, pruner._limits, strict=True):
+    for group, limits in zip(pruner.host_groups, pruner.budget.limits, strict=True):
         kinds = [model.get_submodule(name) for name in group.channels.layers if name in dict(model.named_modules())]
         grouped = any(getattr(module, "groups", 1) > 1 for module in kinds) or group.channels.channels_per_unit > 1
         assert limits.floor == (2 if grouped and not group.heads else 1)
-    keep = torch.cat([torch.arange(limits.size) < limits.floor for limits in pruner._limits])
+    keep = torch.cat([torch.arange(limits.size) < limits.floor for limits in pruner.budget.limits])
     impose(pruner, keep)
     train_case(pruner, case, model, SGD(model.parameters(), lr=1e-3), steps=2)
     masked = judged(case, model)

@@ -30,7 +30,13 @@ STEPS = 40
 
 def build(kind: str, **options: Any) -> tuple[nn.Module, BiFPPruner]:
     model = MODELS[kind]()
-    defaults = {"pruning_ratio": 0.5, "total_steps": STEPS, "constraint": EqualOpportunity(tolerance=0.02)}
+    defaults = {
+        "pruning_ratio": 0.5,
+        "total_steps": STEPS,
+        "constraint": EqualOpportunity(tolerance=0.02),
+        "bilevel": {"ramp_end": 0.5},
+    }
+    defaults["bilevel"] = {"warmup": 0.05, "ramp_end": 0.5}
     return model, BiFPPruner(model, example_of(model), ignored_layers=[output_layer(model)], **{**defaults, **options})
 
 
@@ -296,7 +302,7 @@ def test_max_pruning_ratio_is_a_floor_at_every_moment(options: dict[str, Any]) -
 
 @pytest.mark.parametrize("ratio", [0.3, 0.5, 0.7, 0.85])
 @pytest.mark.parametrize("target", ["params", "macs"])
-@pytest.mark.parametrize("name", ["resnet", "bottleneck", "mobilenetv2", "unet"])
+@pytest.mark.parametrize("name", ["resnet", "bottleneck", "mobilenetv2", "densenet", "unet"])
 def test_a_size_budget_is_met_within_two_percent(name: str, target: str, ratio: float) -> None:
     from driving import pruner_of, train_case
     from zoo import CASES, resnet_basic, unet

@@ -71,6 +71,7 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
         self._multiplier = multiplier
         self._forward = forward
         self._column_sums: dict[nn.Module, Tensor] = {}
+        self._measured_at: list[tuple[int, int]] = []
 
     def __call__(self, group: Any) -> Tensor | None:
         """One score per channel of ``group[0].idxs``; ``None`` where nothing is known of the group."""
@@ -105,15 +106,17 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
 
     def _sums_of(self, layer: nn.Module) -> Tensor:
         """Per batch, Σ θ ⊙ g over each in-column of a layer, ``(batches, columns)``; measured when outdated."""
-        known = self._column_sums.get(layer)
-        weight: Tensor = layer.weight  # type: ignore[assignment]
-        if known is None or known.shape[1] != weight.shape[_in_dim(layer)]:
+        if layer not in self._column_sums or self._measured_at != self._state():
             self.calibrate()
-            known = self._column_sums[layer]
-        return known
+        return self._column_sums[layer]
+
+    def _state(self) -> list[tuple[int, int]]:
+        """Changes with every training step and every removal of channels."""
+        assert self._model is not None
+        return [(id(parameter), parameter._version) for parameter in self._model.parameters()]
 
     def calibrate(self) -> None:
-        """Measures the saliency of the model as it is now (done by itself after channels were removed).
+        """Measures the saliency of the model as it is now (done by itself after training or a removal of channels).
 
         Raises:
             DataError: If the loader is empty.
@@ -145,6 +148,7 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
             for module, mode in modes.items():
                 module.training = mode
         self._column_sums = {layer: torch.stack(rows) for layer, rows in sums.items() if rows}
+        self._measured_at = self._state()
 
     def _one_batch(self, lagrangian: Lagrangian, batch: Batch, sums: dict[nn.Module, list[Tensor]]) -> None:
         assert self._model is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from ..engine.evaluate import mode
 from ..masks.cost import CostEntry, parameter_axes
 from ..masks.masked_weights import MaskedWeights
 
@@ -73,46 +75,83 @@ def macs_entries(
     for module, macs in layer_macs.items():
         if not macs or any(True for _ in module.children()):
             continue
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter):
-            # One crossed axis per dimension; a depthwise kernel or a norm has a single one.
-            entries.append(CostEntry(float(macs), tuple(axes.get(id(weight), {}).values())))
-        else:
+        weight = _weight_of(module)
+        if weight is None:
             entries.append(CostEntry(float(macs), fed_by.get(module, ())))
+            continue
+        # One crossed axis per dimension; a depthwise kernel or a norm has a single one.
+        crossed = axes.get(id(weight), {})
+        bias = _bias_macs(module, float(macs))
+        entries.append(CostEntry(float(macs) - bias, tuple(crossed.values())))
+        if bias:
+            out = crossed.get(_out_dim(module))
+            entries.append(CostEntry(bias, () if out is None else (out,)))
     # The host divides the total by the batch size, but not the counts of the layers.
     scale = float(total) / sum(entry.cost for entry in entries)
     return [CostEntry(entry.cost * scale, entry.axes) for entry in entries]
 
 
+def _weight_of(module: nn.Module) -> nn.Parameter | None:
+    """The weight whose dimensions say what a layer costs; one value for all channels (PReLU) says nothing."""
+    weight = getattr(module, "weight", None)
+    return weight if isinstance(weight, nn.Parameter) and weight.numel() > 1 else None
+
+
+def _out_dim(module: nn.Module) -> int:
+    return 1 if getattr(module, "transposed", False) else 0
+
+
+def _bias_macs(module: nn.Module, macs: float) -> float:
+    """The bias's part of a layer's count, which does not shrink with the layer's inputs."""
+    if getattr(module, "bias", None) is None:
+        return 0.0
+    if isinstance(module, nn.Linear):
+        return float(module.out_features)  # the host counts it once, not once per sample
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return macs / (math.prod(module.kernel_size) * module.in_channels // module.groups + 1)
+    return 0.0
+
+
 def _feeding_axes(
     model: nn.Module, axes: dict[int, dict[int, Tensor]], run: Callable[[], Any]
 ) -> dict[nn.Module, tuple[Tensor, ...]]:
-    """For each weightless leaf layer: the channel axis it works on, found by watching one forward pass."""
-    known: dict[int, tuple[Tensor, ...]] = {}
+    """For each weightless leaf layer: the channel axis it works on, found by watching one forward pass.
+
+    A tensor is followed from the layer that made it; what a function outside of any layer has made is matched by
+    its number of channels.
+    """
+    seen: list[Tensor] = []  # keeps the tensors alive: their ids stay theirs
+    of_tensor: dict[int, tuple[Tensor, ...]] = {}
+    of_size: dict[int, tuple[Tensor, ...]] = {}
     found: dict[nn.Module, tuple[Tensor, ...]] = {}
 
-    def channels(value: Any) -> int | None:
-        if isinstance(value, Tensor) and value.dim() > 1:
-            return value.shape[1] if value.dim() != 3 else value.shape[-1]
-        return None
+    def feeding(value: Tensor) -> tuple[Tensor, ...] | None:
+        if id(value) in of_tensor:
+            return of_tensor[id(value)]
+        # Channels are the second dimension of feature maps and the last one of tokens.
+        sizes = [value.shape[dim] for dim in ((1, -1) if value.dim() == 3 else (1,)) if value.dim() > 1]
+        return next((of_size[size] for size in sizes if size in of_size), None)
 
     def watch(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter):
-            size = channels(output)
-            dim = 1 if getattr(module, "transposed", False) else 0
-            axis = axes.get(id(weight), {}).get(dim)
-            if size is not None:
-                known[size] = (axis,) if axis is not None and len(axis) == size else ()
-        elif args:
-            size = channels(args[0])
-            if size is not None and size in known:
-                found[module] = known[size]
+        if not isinstance(output, Tensor):
+            return
+        weight = _weight_of(module)
+        if weight is not None:
+            axis = axes.get(id(weight), {}).get(_out_dim(module))
+            feeds: tuple[Tensor, ...] | None = () if axis is None else (axis,)
+            of_size[weight.shape[_out_dim(module)]] = feeds or ()
+        else:
+            feeds = feeding(args[0]) if args and isinstance(args[0], Tensor) else None
+            if feeds is not None:
+                found[module] = feeds
+        if feeds is not None:
+            seen.append(output)
+            of_tensor[id(output)] = feeds
 
     leaves = [module for module in model.modules() if not any(True for _ in module.children())]
     handles = [leaf.register_forward_hook(watch) for leaf in leaves]
     try:
-        with torch.no_grad():
+        with mode(model, training=False), torch.no_grad():
             run()
     finally:
         for handle in handles:

@@ -20,14 +20,13 @@ from ..errors import ConfigError, TrainingStateError, UnsupportedModelError
 from ..fairness.constraints import Constraint
 from ..fairness.lagrangian import Lagrangian, TaskLoss
 from ..fairness.multipliers import MultiplierConfig
-from ..masks.allocation import check_reachable, keep_by_channels, keep_by_size
 from ..masks.cost import CostModel, parameter_entries
 from ..masks.masked_weights import MaskedWeights
 from ..masks.saliency import group_magnitude
 from . import arguments, macs
+from .budget import Budget
 from .grouping import HostGroup, host_groups
 from .removal import pruning_groups, update_head_dims
-from .scopes import group_limits, ranking_scopes, scope_of
 from .selfcheck import check, randomise_norms
 from .tracing import undisturbed
 from .training import Training
@@ -92,17 +91,14 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
             if self_check:
                 self._self_check(options)
             self.dense_macs, self.dense_params = self.count()
-            self._scope_sizes: dict[str, int] = {}
-            self._group_sizes: dict[str, int] = {}
-            self._cost: CostModel | None = None
-            self._budget_size = 0.0
+            self.budget = Budget(self, target, self.config.cost_exponent, self._cost_model)
             self.importance = importance
             weights = self._bind_groups()
             scores = self._initial_scores(weights)
         self._watch: OptimizerWatch | None = None
         self._renewed: dict[Tensor, tuple[Tensor, list[Tensor]]] = {}
         self.total_steps = total_steps
-        self.engine = BiLevelEngine(model, weights, self.lagrangian, self._project, self.config, scores)
+        self.engine = BiLevelEngine(model, weights, self.lagrangian, self.budget.project, self.config, scores)
         self.importance = self._learned_importance
         if total_steps is not None:
             self.plan(total_steps)
@@ -114,10 +110,15 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
 
         Raises:
             ConfigError: If it is too small for the rounds of ``iterative_steps``.
-            TrainingStateError: If training has begun under another plan.
+            TrainingStateError: If training has begun under another plan, or all of it is done.
         """
         if not isinstance(total_steps, int) or isinstance(total_steps, bool) or total_steps < 1:
             raise ConfigError(f"expected total_steps as a positive whole number of training steps, got {total_steps!r}")
+        if self.current_step >= self.iterative_steps:
+            raise TrainingStateError(
+                f"all {self.iterative_steps} pruning rounds are done, the channels are already removed: build a new "
+                "BiFPPruner to prune this model further"
+            )
         if self.engine.step_index and total_steps != self.total_steps:
             raise TrainingStateError(
                 f"training has begun with total_steps={self.total_steps}: it cannot become {total_steps} now"
@@ -213,8 +214,7 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
 
     def masked_size(self, target: str = "params") -> float:
         """Parameters (or MACs) that remain once the hidden channels are gone."""
-        cost = self._cost_model(target)
-        return float(cost.size(self.engine.weights.keep))
+        return self.budget.size(self.engine.weights.keep, target)
 
     def final_ratio(self, module: nn.Module) -> float:
         """Pruning ratio a layer shall reach (``pruning_ratio_dict``, else the global one), under the cap."""
@@ -272,46 +272,20 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
         return model(self.example_inputs)
 
     def _bind_groups(self) -> MaskedWeights:
-        """Masks, budgets and floors over the groups that are there now."""
+        """Masks, budget and floors over the groups that are there now."""
         weights = MaskedWeights(tuple(group.channels for group in self.host_groups))
-        self._limits = group_limits(
-            self.host_groups,
-            max_pruning_ratio=self.max_pruning_ratio,
-            round_to=self.round_to,
-            initial=self._group_sizes,
-        )
-        keys = [scope_of(self, group) for group in self.host_groups]
-        budgeted = [i for i, key in enumerate(keys) if self.target != "channels" and not key.user_defined]
-        self._scopes = [
-            scope
-            for scope in ranking_scopes(keys, self.host_groups, self._scope_sizes)
-            if not set(scope.groups) & set(budgeted)
-        ]
-        self._budgeted = budgeted
-        self._weights = weights
-        self._cost = None
-        if budgeted:
-            self._cost = self._cost_model(self.target)
-            self._unit_costs = self._cost.unit_costs().clamp_min(1.0)
-            self._budget_size = self._budget_size or self._cost.dense
-            smallest = self._budget_size * (1 - self.pruning_ratio)
-            check_reachable(
-                self._limits, self._cost, smallest, f"pruning_ratio={self.pruning_ratio} of {self.target}", budgeted
-            )
+        self.budget.bind(weights)
         return weights
 
-    def _cost_model(self, target: str) -> CostModel:
+    def _cost_model(self, target: str, weights: MaskedWeights) -> CostModel:
         if target == "macs":
+            run = self._run_example
             entries = macs.macs_entries(
-                self.model,
-                self.example_inputs,
-                self._weights,
-                lambda: self._run_example(self.model),
-                self._forward_fn,
+                self.model, self.example_inputs, weights, lambda: run(self.model), self._forward_fn
             )
         else:
-            entries = parameter_entries(self.model.parameters(), self._weights)
-        return CostModel(entries, self._weights.num_units)
+            entries = parameter_entries(self.model.parameters(), weights)
+        return CostModel(entries, weights.num_units)
 
     def _initial_scores(self, weights: MaskedWeights) -> MaskScores:
         scores = group_magnitude(weights)
@@ -342,15 +316,6 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
         )
 
     # ---- masks and removal ---------------------------------------------------------------------------------
-
-    def _project(self, scores: Tensor, progress: float) -> Tensor:
-        scores = scores.cpu()
-        keep = keep_by_channels(scores, self._limits, self._scopes, progress)
-        if self._cost is not None:
-            per_cost = scores / self._unit_costs.float() ** self.config.cost_exponent
-            size = self._budget_size * (1 - self.pruning_ratio * progress)
-            keep = keep_by_size(per_cost, self._limits, self._cost, size, start=keep, groups=self._budgeted)
-        return keep
 
     def _learned_importance(self, group: Any) -> Tensor | None:
         """Torch-Pruning's ``estimate_importance`` sees the learned scores."""
@@ -397,7 +362,7 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
                 "graph changed with the removal; prune in one round (iterative_steps=1)"
             )
         last = self.current_step >= self.iterative_steps
-        self.engine.begin_phase(weights, self._project, scores)
+        self.engine.begin_phase(weights, self.budget.project, scores)
         if last:
             self.engine.phase_step = self.engine.timetable.steps
         else:

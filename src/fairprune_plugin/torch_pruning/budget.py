@@ -1,0 +1,92 @@
+"""How much may stay: floors, ranking scopes and the global size budget over the groups of a pruner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..masks.allocation import GroupLimits, check_reachable, keep_by_channels, keep_by_size
+from ..masks.cost import CostModel
+from ..masks.masked_weights import MaskedWeights
+from .scopes import group_limits, ranking_scopes, scope_of
+
+
+class Budget:
+    """The constraint ‖m‖ ≤ k of the upper level, in channels, parameters or MACs.
+
+    Ratios refer to the dense model: what was there at the first :meth:`bind` is remembered when channels are
+    removed in several rounds.
+
+    Args:
+        pruner: The Torch-Pruning pruner whose options count.
+        target: ``"channels"``, ``"params"`` or ``"macs"``.
+        cost_exponent: Power of a unit's cost by which scores are divided under a size budget.
+        cost_model: ``(target, weights) → CostModel`` of the pruner's model as it is.
+    """
+
+    def __init__(
+        self,
+        pruner: Any,
+        target: str,
+        cost_exponent: float,
+        cost_model: Callable[[str, MaskedWeights], CostModel],
+    ) -> None:
+        self._pruner = pruner
+        self._target = target
+        self._exponent = cost_exponent
+        self._cost_model = cost_model
+        self._dense_units_of_scope: dict[str, int] = {}
+        self._dense_units_of_group: dict[str, int] = {}
+        self._dense_size: float | None = None
+        self.limits: list[GroupLimits] = []
+
+    def bind(self, weights: MaskedWeights) -> None:
+        """Takes the groups that are there now.
+
+        Raises:
+            ConfigError: If the floors leave more than a size budget allows.
+        """
+        pruner, groups = self._pruner, self._pruner.host_groups
+        self._weights = weights
+        self.limits = group_limits(
+            groups,
+            max_pruning_ratio=pruner.max_pruning_ratio,
+            round_to=pruner.round_to,
+            initial=self._dense_units_of_group,
+        )
+        keys = [scope_of(pruner, group) for group in groups]
+        sized = self._target != "channels"
+        self._sized = [index for index, key in enumerate(keys) if sized and not key.user_defined]
+        scopes = ranking_scopes(keys, groups, self._dense_units_of_scope)
+        self._scopes = [scope for scope in scopes if not set(scope.groups) & set(self._sized)]
+        if self._sized:
+            self._cost = self._cost_model(self._target, weights)
+            self._unit_costs = self._cost.unit_costs().clamp_min(1.0).float()
+            self._dense_size = self._dense_size or self._cost.dense
+            asked = f"pruning_ratio={pruner.pruning_ratio} of {self._target}"
+            check_reachable(self.limits, self._cost, self._size_due(1.0), asked, self._sized)
+
+    def project(self, scores: Tensor, progress: float) -> Tensor:
+        """The best mask ``(U,)`` bool within the budget when ``progress`` of the final ratio is due.
+
+        Args:
+            scores: ``(U,)``; higher stays.
+            progress: In [0, 1].
+        """
+        scores = scores.cpu()
+        keep = keep_by_channels(scores, self.limits, self._scopes, progress)
+        if self._sized:
+            per_cost = scores / self._unit_costs**self._exponent
+            size = self._size_due(progress)
+            keep = keep_by_size(per_cost, self.limits, self._cost, size, start=keep, groups=self._sized)
+        return keep
+
+    def size(self, keep: Tensor, target: str) -> float:
+        """Parameters or MACs of the model under a mask ``(U,)``."""
+        return float(self._cost_model(target, self._weights).size(keep))
+
+    def _size_due(self, progress: float) -> float:
+        assert self._dense_size is not None
+        return float(self._dense_size * (1 - self._pruner.pruning_ratio * progress))
