@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from driving import SGD, Batches, SmallCNN, SmallMLP, example_of, stray_hooks, widths
 from torch import Tensor, nn
 
+from driving import SGD, Batches, SmallCNN, SmallMLP, example_of, stray_hooks, widths
 from fairprune_plugin import (
     AccuracyParity,
     Constraint,

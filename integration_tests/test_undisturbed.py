@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch_pruning as tp
+from torch import nn
+
 from driving import (
     SGD,
     SmallCNN,
@@ -20,11 +22,9 @@ from driving import (
     pruner_of,
     train_case,
 )
-from torch import nn
-from zoo import CASES, Case, randomise
-
 from fairprune_plugin import EqualOpportunity
 from fairprune_plugin.torch_pruning import BiFPImportance, BiFPPruner, register, unregister
+from zoo import CASES, Case, randomise
 
 EXACT = [case for case in CASES if case.exact]
 HOOKS = (
