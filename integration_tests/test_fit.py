@@ -55,9 +55,7 @@ def build(constraint: Any = None, *, classes: int = 2, seed: int = 0, **options:
 
 def fit(model: nn.Module, pruner: BiFPPruner, **options: Any) -> FitResult:
     defaults = {"validation": VALIDATION, "epochs": EPOCHS, "progress": False}
-    return pruner.fit(
-        options.pop("train", TRAIN), options.pop("optimizer", adam(model)), **{**defaults, **options}
-    )
+    return pruner.fit(options.pop("train", TRAIN), options.pop("optimizer", adam(model)), **{**defaults, **options})
 
 
 def adam(model: nn.Module) -> torch.optim.Optimizer:

@@ -38,7 +38,8 @@ def host_arguments(given: dict[str, Any]) -> dict[str, Any]:
     if isinstance(arguments.get("unwrapped_parameters"), dict):
         arguments["unwrapped_parameters"] = list(arguments["unwrapped_parameters"].items())
     for name in ("pruning_ratio", "ch_sparsity", "head_pruning_ratio"):
-        if arguments.get(name) is not None:
+        deprecated = name == "ch_sparsity"
+        if name in arguments and not (deprecated and arguments[name] is None):
             check_ratio(name, arguments[name])
     for name in ("pruning_ratio_dict", "ch_sparsity_dict", "head_pruning_ratio_dict"):
         for ratio in (arguments.get(name) or {}).values():

@@ -16,7 +16,7 @@ from ..engine.config import BiLevelConfig
 from ..engine.optimizers import OptimizerWatch, kept_positions, rebuild
 from ..engine.scores import MaskScores
 from ..engine.timetable import Timetable
-from ..errors import ConfigError, TrainingStateError, UnsupportedModelError
+from ..errors import ConfigError, FairPruneWarning, TrainingStateError, UnsupportedModelError
 from ..fairness.constraints import Constraint
 from ..fairness.lagrangian import Lagrangian, TaskLoss
 from ..fairness.multipliers import MultiplierConfig
@@ -352,7 +352,8 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
     def _next_round(self, keep: Tensor) -> None:
         """The smaller model is the new dense one of the next round; scores of the channels left carry over."""
         scores = self.engine.scores
-        with undisturbed(self.model):
+        with undisturbed(self.model), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FairPruneWarning)  # said at construction
             self.host_groups = [group for group in host_groups(self)]
             weights = self._bind_groups()
         scores.select(keep.nonzero().reshape(-1))
