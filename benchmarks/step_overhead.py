@@ -23,7 +23,7 @@ from fairprune_plugin.torch_pruning import BiFPPruner
 from resnet18 import ResNet18
 
 TITLE = (
-    "Made by `benchmarks/step_overhead.py`: a ResNet-18 with half of its channels hidden, CPU; medians of the ratios to "
+    "Made by `benchmarks/step_overhead.py`: a ResNet-18 with half of its channels hidden, CPU; medians of ratios to "
     "a plain step taken in the same round."
 )
 

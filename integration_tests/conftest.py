@@ -1,4 +1,4 @@
-"""Make the zoo and this folder's helpers importable; the same settings as the unit tests."""
+"""Make the zoo and this folder's helpers importable; one thread and a seed for every test."""
 
 from __future__ import annotations
 
@@ -8,22 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, settings
 
 _HERE = str(Path(__file__).resolve().parent)
 if _HERE not in sys.path:
     sys.path.insert(0, _HERE)
-
-settings.register_profile(
-    "hosts",
-    max_examples=8,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.generate, Phase.shrink],
-)
-settings.load_profile("hosts")
-
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_a_seed() -> Iterator[None]:

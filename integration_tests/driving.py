@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from hypothesis import HealthCheck, Phase, settings
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.optimizer import _global_optimizer_post_hooks
@@ -16,6 +17,15 @@ from zoo import Case
 
 Batches = list[tuple[Tensor, Tensor, Tensor]]
 SGD = torch.optim.SGD
+
+# For each property over a whole host; not a profile, which would be that of the unit tests as well.
+few_examples = settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
 
 
 class SmallCNN(nn.Module):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from driving import SGD, impose, judged, pruner_of, stray_hooks, train_case
+from driving import SGD, few_examples, impose, judged, pruner_of, stray_hooks, train_case
 from fairprune_plugin.errors import UnsupportedModelError
 from fairprune_plugin.torch_pruning import BiFPPruner
 from zoo import CASES, Case, randomise
@@ -41,6 +41,7 @@ def draw_mask(pruner: BiFPPruner, data: st.DataObject) -> Tensor:
 
 
 @pytest.mark.parametrize("case", EXACT, ids=names)
+@few_examples
 @given(data=st.data())
 def test_step_changes_shapes_and_nothing_else(case: Case, data: st.DataObject) -> None:
     torch.manual_seed(data.draw(st.integers(0, 3), label="weights"))

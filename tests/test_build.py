@@ -170,7 +170,7 @@ def test_settings_of_a_host_pruner(model: CNN) -> None:
     pruner = build_pruner(
         {"name": "growing_reg", "reg": 1e-3, "delta_reg": 1e-4}, model, EXAMPLE, ignored_layers=[model.fc]
     )
-    assert (pruner.reg, pruner.delta_reg) == (1e-3, 1e-4)
+    assert (pruner.base_reg, pruner.delta_reg) == (1e-3, 1e-4)
     importance = tp.importance.RandomImportance()
     assert build_pruner("magnitude", model, EXAMPLE, importance=importance).importance is importance
 
@@ -205,10 +205,22 @@ def test_errors_list_the_choices(model: CNN, spec: Any, options: dict[str, Any],
         build_pruner(spec, model, EXAMPLE, **options)
 
 
-@pytest.mark.parametrize("key", ["constraint", "total_steps", "target", "bilevel", "multipliers", "self_check"])
-def test_the_choices_include_our_own_arguments(model: CNN, key: str) -> None:
-    with pytest.raises(ConfigError, match=key):
-        build_pruner({"name": "bifp", "constrain": {}}, model, EXAMPLE)
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("bifp", ["importance", "constraint", "total_steps", "target", "bilevel", "multipliers", "self_check"]),
+        ("growing_reg", ["importance", "reg", "delta_reg"]),
+        ("bn_scale", ["importance", "reg", "group_lasso"]),
+    ],
+    ids=["bifp", "growing_reg", "bn_scale"],
+)
+def test_the_choices_include_what_only_this_pruner_takes(model: CNN, name: str, keys: list[str]) -> None:
+    with pytest.raises(ConfigError, match="unknown argument 'constrain'") as caught:
+        build_pruner({"name": name, "constrain": {}}, model, EXAMPLE)
+    choices = str(caught.value).split("takes ")[1].split(", ")
+    assert set(keys) <= set(choices)
+    assert "pruning_ratio" in choices
+    assert ("total_steps" in choices) == (name == "bifp")
 
 
 def test_an_unknown_host_has_no_names() -> None:

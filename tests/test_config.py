@@ -172,6 +172,17 @@ def test_unset_sections_are_the_defaults() -> None:
     assert PrunerConfig.parse(spec) == PrunerConfig()
 
 
+def test_a_config_written_in_code_may_nest_descriptions() -> None:
+    config = PrunerConfig(
+        constraint=[{"name": "accuracy_parity", "tolerance": 0.1}],  # type: ignore[arg-type]
+        bilevel={"schedule": "linear"},  # type: ignore[arg-type]
+        multipliers={"lr": 0.2},  # type: ignore[arg-type]
+    )
+    assert config.constraint == (AccuracyParity(tolerance=0.1),)
+    assert config.bilevel == BiLevelConfig(schedule="linear")
+    assert config.multipliers == MultiplierConfig(lr=0.2)
+
+
 def test_defaults_are_not_written() -> None:
     assert PrunerConfig().to_dict() == {"name": "bifp", "pruning_ratio": 0.5}
 

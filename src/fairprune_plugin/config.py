@@ -24,9 +24,12 @@ class PrunerConfig:
         target: What it is a share of: ``"channels"``, ``"params"`` or ``"macs"``.
         constraint: A constraint, its ``to_dict`` form, a list of them, or ``None``.
         total_steps: Training steps of the run.
-        bilevel: Settings of the alternation.
-        multipliers: Settings of the multipliers.
+        bilevel: Settings of the alternation, or a mapping of them.
+        multipliers: Settings of the multipliers, or a mapping of them.
         options: The host's further arguments (``global_pruning``, ``round_to``, …).
+
+    Raises:
+        ConfigError: If a nested description is wrong.
     """
 
     name: str = "bifp"
@@ -37,6 +40,13 @@ class PrunerConfig:
     bilevel: BiLevelConfig = field(default_factory=BiLevelConfig)
     multipliers: MultiplierConfig = field(default_factory=MultiplierConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__  # the class is frozen; descriptions become what they describe
+        set_(self, "constraint", _constraints(self.constraint))
+        set_(self, "bilevel", _section(self.bilevel, "bilevel", BiLevelConfig))
+        set_(self, "multipliers", _section(self.multipliers, "multipliers", MultiplierConfig))
+        set_(self, "options", dict(_mapping(self.options, "options")))
 
     @classmethod
     def parse(cls, spec: str | Mapping[str, Any] | PrunerConfig) -> PrunerConfig:
@@ -54,13 +64,7 @@ class PrunerConfig:
         fields = {item.name for item in dataclasses.fields(cls)}
         values = {key: value for key, value in spec.items() if key in fields}
         options = {key: value for key, value in spec.items() if key not in fields}
-        values["options"] = {**dict(values.get("options", {})), **options}
-        if "constraint" in values:
-            values["constraint"] = _constraints(values["constraint"])
-        if isinstance(values.get("bilevel"), Mapping):
-            values["bilevel"] = BiLevelConfig.from_dict(values["bilevel"])
-        if isinstance(values.get("multipliers"), Mapping):
-            values["multipliers"] = MultiplierConfig.from_dict(values["multipliers"])
+        values["options"] = {**_mapping(spec.get("options"), "options"), **options}
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,5 +114,24 @@ class PrunerConfig:
 
 def _constraints(spec: Any) -> Constraint | tuple[Constraint, ...] | None:
     if isinstance(spec, list | tuple):
-        return tuple(item for item in map(constraint_from, spec) if item is not None)
-    return constraint_from(spec)
+        return tuple(item for item in map(_constraint, spec) if item is not None)
+    return _constraint(spec)
+
+
+def _constraint(spec: Any) -> Constraint | None:
+    if not isinstance(spec, Constraint | Mapping | str | None):
+        raise ConfigError(
+            f"expected a constraint as a mapping such as {{'name': 'equal_opportunity', 'tolerance': 0.02}}, got {spec!r}"
+        )
+    return constraint_from(dict(spec) if isinstance(spec, Mapping) else spec)
+
+
+def _section(value: Any, key: str, cls: Any) -> Any:
+    """A nested config, its mapping, or ``None`` (an empty section of a file) for the defaults."""
+    return value if isinstance(value, cls) else cls.from_dict(_mapping(value, key))
+
+
+def _mapping(value: Any, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping | None):
+        raise ConfigError(f"expected {key!r} as a mapping of its settings, got {value!r}")
+    return value or {}

@@ -13,7 +13,8 @@ from host_networks import MLP, prune_mlp
 from torch import nn
 
 from fairprune_plugin.errors import ConfigError
-from fairprune_plugin.torch_pruning.arguments import check_model, check_ratio, check_target, host_arguments
+from fairprune_plugin.torch_pruning import BiFPPruner
+from fairprune_plugin.torch_pruning.arguments import OWN, check_model, check_ratio, check_target, host_arguments
 
 SHARED = ("num_heads", "in_channel_groups", "out_channel_groups", "channel_groups")
 
@@ -52,8 +53,6 @@ def test_pruners_do_not_leak_into_the_hosts_defaults() -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.fc(torch.relu(self.a(x)).mean((2, 3)))
-
-    from fairprune_plugin.torch_pruning import BiFPPruner
 
     defaults = inspect.signature(tp.pruner.BasePruner.__init__).parameters
     before = {name: dict(defaults[name].default) for name in SHARED}
@@ -127,11 +126,33 @@ def test_options_stay_with_the_caller() -> None:
     assert options["pruning_ratio_dict"] == {model.a: 0.25}
 
 
-def test_layer_types_are_ignored_as_the_hosts_signature_promises() -> None:
-    """``ignored_layers`` is annotated as modules *or types*; Torch-Pruning 1.6.1 drops a type without a word."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(16, 8), nn.Linear(8, 2))
-    from fairprune_plugin.torch_pruning import BiFPPruner
+@pytest.mark.parametrize(
+    ("ignored", "message"),
+    [
+        ([nn.Linear], r"got <class 'torch.nn.modules.linear.Linear'>: pass the layers themselves, such as \[model\.fc\]"),
+        (["fc"], "got 'fc': pass the layers themselves"),
+        ([None], "got None: pass the layers themselves"),
+        ("fc", r"ignored_layers as a list such as \[model\.fc\], got str"),
+        (nn.Linear(1, 1), r"ignored_layers as a list such as \[model\.fc\], got Linear"),
+        (3, r"ignored_layers as a list such as \[model\.fc\], got int"),
+    ],
+    ids=["type", "name", "none", "string", "bare-layer", "number"],
+)
+def test_what_the_host_would_fail_to_ignore_without_a_word(ignored: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        host_arguments({"ignored_layers": ignored})
 
-    example = torch.randn(1, 3, 2, 2)
-    pruner = BiFPPruner(model, example, ignored_layers=[nn.Linear], total_steps=10)
-    assert {group.channels.name for group in pruner.host_groups} == {"0", "1"}
+
+def test_modules_and_parameters_can_be_ignored() -> None:
+    layer = nn.Linear(1, 1)
+    for ignored in ([layer, layer.weight], (layer,), [], None):
+        assert host_arguments({"ignored_layers": ignored})["ignored_layers"] is ignored
+
+
+def test_our_own_arguments_are_those_of_the_pruner() -> None:
+    named = [
+        parameter.name
+        for parameter in inspect.signature(BiFPPruner.__init__).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    assert sorted(OWN) == sorted(named)

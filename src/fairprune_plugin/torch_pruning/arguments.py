@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,10 +15,13 @@ from torch import nn
 from ..errors import ConfigError, FairPruneWarning
 
 TARGETS = ("channels", "params", "macs")
+OWN = ("constraint", "total_steps", "target", "bilevel", "multipliers", "task_loss", "self_check")
 _OURS = {"self", "model", "example_inputs", "importance"}
 
 
-def host_arguments(given: dict[str, Any]) -> dict[str, Any]:
+def host_arguments(
+    given: dict[str, Any], *, pruner: str = "BiFPPruner", own: Iterable[str] = OWN
+) -> dict[str, Any]:
     """Keyword arguments for ``BasePruner``: the user's, plus dictionaries of our own.
 
     Torch-Pruning's defaults for ``num_heads``, ``in_channel_groups`` and ``out_channel_groups`` are shared
@@ -29,9 +33,8 @@ def host_arguments(given: dict[str, Any]) -> dict[str, Any]:
     known = [name for name in inspect.signature(tp.pruner.BasePruner.__init__).parameters if name not in _OURS]
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ConfigError(
-            f"unknown argument {unknown[0]!r}: beside its own arguments, BiFPPruner takes {', '.join(known)}"
-        )
+        choices = ", ".join(["importance", *own, *known])
+        raise ConfigError(f"unknown argument {unknown[0]!r}: {pruner} takes {choices}")
     arguments = dict(given)
     for name in ("num_heads", "in_channel_groups", "out_channel_groups", "channel_groups"):
         arguments[name] = dict(given.get(name) or {})
@@ -53,6 +56,7 @@ def host_arguments(given: dict[str, Any]) -> dict[str, Any]:
     round_to = arguments.get("round_to")
     if round_to is not None and (not isinstance(round_to, int) or round_to < 1):
         raise ConfigError(f"expected round_to as a positive whole number, got {round_to!r}")
+    check_ignored(arguments.get("ignored_layers"))
     if arguments.get("prune_num_heads") and arguments.get("prune_head_dims", True):
         raise ConfigError(
             "prune_num_heads and prune_head_dims (on by default) cannot be combined under a mask: pass "
@@ -66,6 +70,18 @@ def check_ratio(name: str, ratio: Any) -> None:
     number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
     if not number or math.isnan(ratio) or not 0 <= ratio < 1:
         raise ConfigError(f"expected {name} in [0, 1), the share that is removed, got {ratio!r}")
+
+
+def check_ignored(ignored: Any) -> None:
+    """Torch-Pruning drops what is neither a module nor a parameter without a word, and then prunes it."""
+    if isinstance(ignored, nn.Module | nn.Parameter | str) or not isinstance(ignored, Iterable | None):
+        raise ConfigError(f"expected ignored_layers as a list such as [model.fc], got {type(ignored).__name__}")
+    for layer in ignored or ():
+        if not isinstance(layer, nn.Module | nn.Parameter):
+            raise ConfigError(
+                f"expected modules of the model in ignored_layers, got {layer!r}: pass the layers themselves, such as "
+                "[model.fc] or [m for m in model.modules() if isinstance(m, nn.Linear)]"
+            )
 
 
 def check_target(target: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..config import PrunerConfig
 from ..errors import ConfigError, FairPruneWarning
-from .arguments import host_arguments
+from .arguments import OWN, host_arguments
 from .pruner import BiFPPruner
 
 # Name → (class, its customary importance).
@@ -46,6 +46,7 @@ def _host_pruner(config: PrunerConfig, model: nn.Module, example_inputs: Any, ar
     ignored = [key for key in ("constraint", "total_steps") if getattr(config, key) is not None]
     if config.target != "channels":
         ignored.append("target")
+    ignored += [key for key in OWN if arguments.pop(key, None) is not None and key not in ignored]
     if ignored:
         warnings.warn(
             f"pruner {config.name!r} is Torch-Pruning's own and does not know {', '.join(ignored)}: its ratio is a "
@@ -54,10 +55,10 @@ def _host_pruner(config: PrunerConfig, model: nn.Module, example_inputs: Any, ar
             stacklevel=4,
         )
     own = {"importance": arguments.pop("importance", None) or importance()}
-    base = set(inspect.signature(tp.pruner.BasePruner.__init__).parameters)
-    for key in set(inspect.signature(cls.__init__).parameters) - base - {"self"}:
-        if key in arguments:
-            own[key] = arguments.pop(key)
+    base = inspect.signature(tp.pruner.BasePruner.__init__).parameters
+    special = [key for key in inspect.signature(cls.__init__).parameters if key not in base]
+    own.update({key: arguments.pop(key) for key in special if key in arguments})
     # Head pruning options are checked by the host itself; ours restricts them only for masks.
     heads = {key: arguments.pop(key) for key in ("prune_num_heads", "prune_head_dims") if key in arguments}
-    return cls(model, example_inputs, **own, **host_arguments(arguments), **heads)
+    checked = host_arguments(arguments, pruner=f"pruner {config.name!r}", own=special)
+    return cls(model, example_inputs, **own, **checked, **heads)

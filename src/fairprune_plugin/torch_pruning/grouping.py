@@ -233,6 +233,7 @@ class _Sites:
                 "be taken over the kept channels; add its neighbours to ignored_layers"
             )
         size = norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.normalized_shape[0]
+        self._check_range(name, idxs, size)
         unit = torch.full((size,), -1, dtype=torch.long)
         unit[torch.tensor(list(idxs))] = self._unit_of_root[torch.tensor(list(root_idxs))]
         device = norm.weight.device if norm.weight is not None else next(self._pruner.model.parameters()).device
@@ -268,8 +269,18 @@ class _Sites:
     ) -> None:
         unit = self._unit_of_root[torch.tensor(list(root_idxs))]
         dim = dim % parameter.dim()
+        self._check_range(name, idxs, parameter.shape[dim])
         index = torch.tensor(list(idxs)).to(parameter.device)
         sites.append(ChannelSite(parameter, name, dim, index, unit.to(parameter.device)))
+
+    def _check_range(self, name: str, idxs: Sequence[int], size: int) -> None:
+        """The graph can lose its way; seen with the branches of a concatenation that is flattened afterwards."""
+        if max(idxs, default=0) >= size:
+            raise UnsupportedModelError(
+                f"Torch-Pruning's dependency graph asks for channel {max(idxs)} of {name}, which has {size}: it cannot "
+                f"follow how the channels of {', '.join(self.layers)} meet (a concatenation that is flattened?); add "
+                "these layers to ignored_layers, or pool to one value per channel before flattening"
+            )
 
 
 def _name(pruner: Any, module: nn.Module) -> str:
