@@ -13,6 +13,7 @@ _HERE = str(Path(__file__).resolve().parent)
 if _HERE not in sys.path:
     sys.path.insert(0, _HERE)
 
+
 @pytest.fixture(autouse=True)
 def _one_thread_and_a_seed() -> Iterator[None]:
     before = torch.get_num_threads()

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch_pruning as tp
-from driving import SGD, Batches, SmallCNN, SmallMLP, batches_for, drive, example_of
 from torch import Tensor, nn
-from zoo import CASES, Case, randomise
 
+from driving import SGD, Batches, SmallCNN, SmallMLP, batches_for, drive, example_of
 from fairprune_plugin import DegradationParity, EqualOpportunity
 from fairprune_plugin.errors import ConfigError, DataError
 from fairprune_plugin.torch_pruning import BiFPImportance, BiFPPruner
+from zoo import CASES, Case, randomise
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unwrapped parameters detected")
 
@@ -69,6 +69,16 @@ def host(case: Case, model: nn.Module, importance: Any, cls: Any = tp.pruner.Bas
     return cls(model, case.inputs(), importance, **{**needed, **options})
 
 
+def scaled_by(channels: Tensor) -> Any:
+    """A pre-hook that multiplies what a layer reads."""
+
+    def hook(module: nn.Module, args: Any) -> Any:
+        shape = [-1] if isinstance(module, nn.Linear) else [-1] + [1] * (args[0].dim() - 2)
+        return (args[0] * channels.reshape(shape), *args[1:])
+
+    return hook
+
+
 def oracle(case: Case, model: nn.Module, group: Any, loader: list[Any]) -> Tensor:
     """(dL/dm)² by autograd: an explicit mask multiplies what every consumer reads."""
     position = {channel: i for i, channel in enumerate(group[0].idxs)}
@@ -85,13 +95,9 @@ def oracle(case: Case, model: nn.Module, group: Any, loader: list[Any]) -> Tenso
             columns = torch.tensor(group[i].idxs)
             rows = torch.tensor([position[root] for root in group[i].root_idxs])
 
-            def scale(module: Any, args: Any, columns: Tensor = columns, rows: Tensor = rows) -> Any:
-                width = module.in_features if isinstance(module, nn.Linear) else module.in_channels
-                full = torch.ones(width).index_put((columns,), mask[rows])
-                shape = [-1] if isinstance(module, nn.Linear) else [-1] + [1] * (args[0].dim() - 2)
-                return (args[0] * full.reshape(shape), *args[1:])
-
-            handles.append(layer.register_forward_pre_hook(scale))
+            width = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+            full = torch.ones(width).index_put((columns,), mask[rows])
+            handles.append(layer.register_forward_pre_hook(scaled_by(full)))
         model.eval()
         loss = nn.functional.cross_entropy(logits_of(case)(model, x), y)
         (gradient,) = torch.autograd.grad(loss, mask)

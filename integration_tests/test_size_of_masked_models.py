@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch_pruning as tp
-from driving import SGD, few_examples, impose, pruner_of, train_case
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from zoo import CASES, Case
 
+from driving import SGD, few_examples, impose, pruner_of, train_case
 from fairprune_plugin.torch_pruning import BiFPPruner
+from zoo import CASES, Case
 
 EXACT = [case for case in CASES if case.exact]
 

@@ -29,7 +29,7 @@ def project(scores: Tensor, progress: float) -> Tensor:
 
 
 def engine_of(model: Chain, steps: int | None = 12, **options: object) -> BiLevelEngine:
-    config = BiLevelConfig(**{"warmup": 0.0, **options})  # type: ignore[arg-type]
+    config = BiLevelConfig(**{"warmup": 0.0, "ramp_end": 0.5, **options})  # type: ignore[arg-type]
     weights = MaskedWeights(model.groups())
     scores = MaskScores(group_magnitude(weights), config)
     engine = BiLevelEngine(model, weights, Lagrangian(EqualOpportunity(0.01)), project, config, scores)

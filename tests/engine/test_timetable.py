@@ -14,7 +14,7 @@ from fairprune_plugin.errors import ConfigError
 
 
 def table(steps: int = 20, ratio: float = 0.8, start: float = 0.0, end: float = 1.0, **options: object) -> Timetable:
-    return Timetable(BiLevelConfig(**options), steps, ratio=ratio, start=start, end=end)  # type: ignore[arg-type]
+    return Timetable(BiLevelConfig(**{"ramp_end": 0.5, **options}), steps, ratio=ratio, start=start, end=end)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

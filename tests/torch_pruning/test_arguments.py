@@ -129,7 +129,10 @@ def test_options_stay_with_the_caller() -> None:
 @pytest.mark.parametrize(
     ("ignored", "message"),
     [
-        ([nn.Linear], r"got <class 'torch.nn.modules.linear.Linear'>: pass the layers themselves, such as \[model\.fc\]"),
+        (
+            [nn.Linear],
+            r"got <class 'torch.nn.modules.linear.Linear'>: pass the layers themselves, such as \[model\.fc\]",
+        ),
         (["fc"], "got 'fc': pass the layers themselves"),
         ([None], "got None: pass the layers themselves"),
         ("fc", r"ignored_layers as a list such as \[model\.fc\], got str"),

@@ -81,7 +81,7 @@ def test_ratios_of_layers_outside_their_range(name: str) -> None:
         ({"total_steps": 2.0}, "total_steps as a positive whole number of training steps, got 2.0"),
         ({"total_steps": 1}, "at least 2 training steps"),
         ({"total_steps": 3, "iterative_steps": 3}, "at least 2 training steps"),
-        ({"constraint": "equal_opportunity"}, r"EqualOpportunity\(tolerance=0.02\)"),
+        ({"constraint": "equal_opportunity"}, "a constraint needs a tolerance"),
         ({"constraint": [EqualOpportunity(0.1), EqualOpportunity(0.1, groups=3)]}, "share a sensitive attribute"),
         ({"target": "params", "pruning_ratio": 0.99}, "every layer at its floor"),
         ({"target": "params", "max_pruning_ratio": 0.25, "pruning_ratio": 0.6}, "lower the floor"),
@@ -111,7 +111,7 @@ class NoLayers(nn.Module):
 @pytest.mark.parametrize("make", [NoLayers, lambda: nn.Sequential(nn.ReLU())], ids=["parameter", "nothing"])
 @pytest.mark.filterwarnings("ignore:Unwrapped parameters detected")  # the host's, about the parameter
 def test_no_prunable_layer(make: Callable[[], nn.Module]) -> None:
-    with pytest.raises(ConfigError, match="no layer is left to prune: .*ignore fewer layers"):
+    with pytest.raises(ConfigError, match=r"no layer is left to prune: .*ignore fewer layers"):
         BiFPPruner(make(), torch.randn(2, 6), pruning_ratio=0.5, total_steps=4)
 
 
@@ -147,7 +147,7 @@ def test_half_precision(dtype: torch.dtype) -> None:
 
 def test_data_parallel_wrapper() -> None:
     model = SmallMLP()
-    with pytest.raises(ConfigError, match="data-parallel wrapper: pass model.module"):
+    with pytest.raises(ConfigError, match=r"data-parallel wrapper: pass model\.module"):
         BiFPPruner(nn.DataParallel(model), example_of(model), pruning_ratio=0.5)
 
 
@@ -160,7 +160,7 @@ def test_not_a_model(thing: Any) -> None:
 def test_frozen_layers_warn() -> None:
     model = SmallMLP()
     model.fc1.requires_grad_(False)
-    with pytest.warns(FairPruneWarning, match=r"2 parameters are frozen \(first: fc1.weight\).*ignore those layers"):
+    with pytest.warns(FairPruneWarning, match=r"2 parameters are frozen \(first: fc1.weight\).*they are not trained"):
         build(model)
 
 
@@ -175,12 +175,9 @@ def test_a_refused_model_is_untouched() -> None:
     assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
 
 
-UNCHECKED = pytest.mark.xfail(
-    strict=True, reason="without a constraint, Lagrangian.loss hands the batch to the task loss unchecked"
-)
 CONSTRAINED_OR_NOT = [
     pytest.param(EqualOpportunity(0.1), id="constrained"),
-    pytest.param(None, id="plain", marks=UNCHECKED),
+    pytest.param(None, id="plain"),
 ]
 
 # ---- batches -----------------------------------------------------------------------------------------------
@@ -302,7 +299,7 @@ def test_regularize_after_all_steps() -> None:
     drive(pruner, model, SGD(model.parameters(), lr=0.05), batches_for(model, 8))
     x, y, s = batch(model)
     pruner.loss(model(x), y, s).backward()
-    with pytest.raises(TrainingStateError, match=r"all 8 planned training steps are done: call pruner.step\(\)"):
+    with pytest.raises(TrainingStateError, match=r"all 8 planned training steps are done.*call pruner.step\(\)"):
         pruner.regularize(model)
 
 
@@ -424,7 +421,10 @@ def test_an_empty_training_loader_without_constraint() -> None:
 def test_a_group_without_positives_on_validation_only_warns() -> None:
     model, pruner = build()
     batches = batches_for(model, 8)
-    with pytest.warns(FairPruneWarning, match=r"on the validation data: true_positive_rate.*undefined for group men"):
+    with pytest.warns(
+        FairPruneWarning,
+        match=r"on the validation data: equal_opportunity: true_positive_rate.*undefined for group men",
+    ):
         result = fit(model, pruner, batches, validation=[(x, y * (s == 0), s) for x, y, s in batches[:2]])
     assert not result.feasible
 

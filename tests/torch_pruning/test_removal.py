@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch_pruning as tp
-from driving import SGD, SmallMLP, batches_for, drive, example_of
 from torch import Tensor, nn
 
+from driving import SGD, SmallMLP, batches_for, drive, example_of
 from fairprune_plugin.torch_pruning import BiFPPruner
 from fairprune_plugin.torch_pruning.removal import _SafeGroup
 

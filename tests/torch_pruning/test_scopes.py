@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from zoo import CASES
-from zoo.resnet_basic import ResNetBasic
 
 from fairprune_plugin.torch_pruning import BiFPPruner
 from fairprune_plugin.torch_pruning.scopes import group_limits, ranking_scopes, scope_of
+from zoo import CASES
+from zoo.resnet_basic import ResNetBasic
 
 (CASE,) = [case for case in CASES if case.name == "resnet-basic"]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from driving import SmallCNN, example_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from driving import SmallCNN, example_of
 from fairprune_plugin.errors import UnsupportedModelError
 from fairprune_plugin.torch_pruning import BiFPPruner
 from fairprune_plugin.torch_pruning.selfcheck import _close, randomise_norms

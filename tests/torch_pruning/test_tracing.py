@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from driving import SmallCNN
 
+from driving import SmallCNN
 from fairprune_plugin.torch_pruning.tracing import undisturbed
 
 
@@ -28,12 +28,17 @@ def test_everything_is_restored() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def _fail_in(model: SmallCNN) -> None:
+    with torch.no_grad(), undisturbed(model):
+        model.eval()
+        raise RuntimeError("from the host")
+
+
 def test_after_an_error_as_well() -> None:
     model = SmallCNN()
     model.fc.requires_grad_(False)
-    with pytest.raises(RuntimeError, match="from the host"), torch.no_grad(), undisturbed(model):
-        model.eval()
-        raise RuntimeError("from the host")
+    with pytest.raises(RuntimeError, match="from the host"):
+        _fail_in(model)
     assert model.training
     assert not model.fc.weight.requires_grad
     with torch.no_grad():

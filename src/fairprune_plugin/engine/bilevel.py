@@ -52,6 +52,7 @@ class BiLevelEngine:
         self.step_index = 0
         self.passes = 0
         self._awaiting_backward = False
+        self._gradients_are_fresh = False
         self._weights_move = True
         self._guard = BufferGuard(model)
         self._timetable: Timetable | None = None
@@ -82,6 +83,7 @@ class BiLevelEngine:
         self.project = project
         self.scores = scores
         self.phase_step = 0
+        self._guard.remember()
 
     def loss(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None = None) -> Tensor:
         """The Lagrangian of a batch, to call ``backward()`` on; see :meth:`.Lagrangian.loss`.
@@ -91,17 +93,26 @@ class BiLevelEngine:
                 to those of the last good step.
         """
         self.timetable  # noqa: B018 - says so now if the length of the run is unknown
-        loss = self.lagrangian.loss(logits, targets, sensitive)
+        training = torch.is_grad_enabled()  # under no_grad somebody only looks at the loss: nothing is counted
+        loss = self.lagrangian.loss(logits, targets, sensitive, count=training)
+        if not training:
+            return loss
         if not bool(torch.isfinite(loss.detach())):
             self._guard.restore()
             raise NonFiniteError(
-                f"the loss became {float(loss.detach())} at training step {self.step_index}: weights, mask and "
-                "running statistics are those of the step before; look at this batch's inputs, or lower the "
-                "learning rate"
+                f"the loss became {float(loss.detach())} at training step {self.step_index}: this batch changed neither "
+                "weights nor mask, and running statistics are those of the step before; look at its inputs, or "
+                "lower the learning rate if weights have grown out of bounds"
             )
         self._guard.remember()
         self._awaiting_backward = True
+        self._gradients_are_fresh = False
+        if loss.requires_grad:
+            loss.register_hook(self._note_backward)  # type: ignore[no-untyped-call]
         return loss
+
+    def _note_backward(self, gradient: Tensor) -> None:
+        self._gradients_are_fresh = True
 
     @torch.no_grad()
     def after_backward(self) -> bool:
@@ -118,9 +129,10 @@ class BiLevelEngine:
                 "regularize() needs fresh gradients: call loss = pruner.loss(model(x), y, s), then "
                 "loss.backward(), then pruner.regularize(model)"
             )
-        if all(parameter.grad is None for parameter in self.model.parameters()):
+        if not self._gradients_are_fresh or all(p.grad is None for p in self.model.parameters()):
             raise TrainingStateError(
-                "regularize() was called before loss.backward(): no parameter of the model has a gradient"
+                "regularize() was called before loss.backward(): the gradients, if any, are not those of this "
+                "batch's pruner.loss(…)"
             )
         self._awaiting_backward = False
         self._refuse_bad_gradients()
@@ -144,11 +156,11 @@ class BiLevelEngine:
     def _refuse_bad_gradients(self) -> None:
         """A loss can be finite and its gradient not; one more optimizer step would ruin the weights for good.
 
-        Looked at are the gradients of vectors (biases, norm affines): what overflows anywhere in the backward
-        pass reaches those of the layers before it, and they are small.
+        Looked at are the first gradient and those of all vectors (biases, norm affines): what overflows in the
+        backward pass reaches the layers before it, and these tensors are small.
         """
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None and p.dim() <= 1]
-        gradients = gradients or [p.grad for p in self.model.parameters() if p.grad is not None]
+        known = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = known[:1] + [gradient for gradient in known[1:] if gradient.dim() <= 1]
         if not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum())):
             for parameter in self.model.parameters():
                 parameter.grad = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,8 +16,17 @@ from ..fairness.lagrangian import Lagrangian
 from .batches import read_batch
 
 
-def check_loader(loader: Iterable[Any], model: nn.Module, lagrangian: Lagrangian, *, split: str) -> None:
+def check_loader(
+    loader: Iterable[Any], model: nn.Module, lagrangian: Lagrangian, *, split: str, limit: int | None = None
+) -> None:
     """Refuses data on which the constraint cannot be learned; warns where it merely cannot be judged.
+
+    Args:
+        loader: Batches ``(x, y, s)``.
+        model: Says on which device.
+        lagrangian: Whose constraints are asked about.
+        split: ``"train"`` or another name.
+        limit: Batches to look at, for loaders that never end; default all.
 
     Raises:
         DataError: Training data without samples, with one group only, or with a group that a rate's condition
@@ -25,7 +35,7 @@ def check_loader(loader: Iterable[Any], model: nn.Module, lagrangian: Lagrangian
     if not lagrangian.constraints:
         return
     names = lagrangian.group_names
-    targets, groups = _labels(loader, model, names, split)
+    targets, groups = _labels(islice(loader, limit), model, names, split)
     missing: list[str] = []
     present = torch.bincount(groups, minlength=len(names)) > 0
     if int(present.sum()) < 2:
@@ -40,14 +50,14 @@ def check_loader(loader: Iterable[Any], model: nn.Module, lagrangian: Lagrangian
         for rate in constraint.rates(num_classes):
             met = torch.bincount(groups[rate.condition(targets)], minlength=len(names)) > 0
             missing += [
-                f"{rate.name} is undefined for group {name} (no sample meets its condition)"
+                f"{constraint.name}: {rate.name} is undefined for group {name} (no sample meets its condition)"
                 for name, here, ok in zip(names, present, met, strict=True)
                 if here and not ok
             ]
     if missing and split == "train":
         raise DataError(
-            f"{constraint.name} cannot be learned from the training data: {'; '.join(missing[:5])}. Merge or drop "
-            "the group, or use a constraint that does not condition on that label"
+            f"the constraint cannot be learned from the training data: {'; '.join(missing[:5])}. Merge or drop the "
+            "group, or use a constraint that does not condition on that label"
         )
     if missing:
         warnings.warn(

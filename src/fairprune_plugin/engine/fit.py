@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..errors import ConfigError, NonFiniteError
-from ..fairness.evaluation import Evaluation
+from ..errors import ConfigError, NonFiniteError, TrainingStateError
+from ..fairness.evaluation import SATISFIED, Evaluation
 from ..fairness.lagrangian import TRAIN, VALIDATION, Lagrangian
 from .batches import Batch, Forward, read_batch
 from .bilevel import BiLevelEngine
@@ -32,6 +32,7 @@ class Host(Protocol):
     engine: BiLevelEngine
     lagrangian: Lagrangian
     total_steps: int | None
+    dense_record: tuple[Evaluation, Size] | None
 
     def plan(self, total_steps: int) -> None: ...
     def loss(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None = None) -> Tensor: ...
@@ -97,11 +98,18 @@ class Run:
         host = self.host
         host.plan(self.total)
         every = self.options.validate_every or max(1, self.total // 20)
-        check_loader(self.train, host.model, host.lagrangian, split=TRAIN)
+        check_optimizer(self.optimizer, self.lr_scheduler, host.model)
+        check_loader(self.train, host.model, host.lagrangian, split=TRAIN, limit=self.total)
         if self.validation is not None:
             check_loader(self.validation, host.model, host.lagrangian, split=VALIDATION)
-        before = self._measure_dense()
-        dense = host.size()
+        if host.engine.step_index == 0:
+            host.dense_record = (self._measure_dense(), host.size())
+        elif host.dense_record is None:
+            raise TrainingStateError(
+                f"fit() starts from the dense model, but {host.engine.step_index} training steps were taken already in a "
+                "loop of your own: finish that loop, or build a new pruner on a dense model"
+            )
+        before, dense = host.dense_record  # of the first call, if an interrupted run is continued
         if self.validation is not None and host.lagrangian.constraints:
             host.lagrangian.driver = VALIDATION
             window = _length(self.validation) or host.lagrangian.config.window
@@ -137,7 +145,7 @@ class Run:
 
     def _train_step(self, batch: Batch) -> None:
         host = self.host
-        self.optimizer.zero_grad()
+        host.model.zero_grad()  # not the optimizer's: it may hold only part of the parameters
         try:
             loss = host.loss(self.options.forward(host.model, batch.inputs), batch.targets, batch.sensitive)
         except NonFiniteError:
@@ -182,7 +190,8 @@ class Run:
         self.host.remove_round()
         self.optimizer = self.host.rebuild_optimizer(self.optimizer)
         if self.lr_scheduler is not None:
-            self.lr_scheduler.optimizer = self.optimizer
+            for scheduler in (self.lr_scheduler, *getattr(self.lr_scheduler, "_schedulers", ())):
+                scheduler.optimizer = self.optimizer
 
     def _keep_last_good(self) -> None:
         """Weights may have gone bad a step before the loss did; then the best snapshot takes their place."""
@@ -208,7 +217,7 @@ class Run:
             dense=dense,
             pruned=host.size(),
             feasible=after.feasible,
-            message=_message(after),
+            message=_message(after, chosen=self.snapshots.best is not None),
             history=self.history,
             passes=host.engine.passes,
             evaluation_passes=self.evaluation_passes,
@@ -251,6 +260,25 @@ class Run:
         return evaluate(self.host.model, loader, self.host.lagrangian, split=split, forward=self.options.forward)
 
 
+def check_optimizer(optimizer: torch.optim.Optimizer, lr_scheduler: Any, model: nn.Module) -> None:
+    """Refuses an optimizer of another model, and a scheduler that cannot be stepped without a metric.
+
+    Raises:
+        ConfigError: Saying which.
+    """
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ConfigError(
+            "the optimizer holds none of this model's parameters, so nothing would be trained: build it from "
+            "model.parameters() of the model that was passed to the pruner"
+        )
+    if isinstance(lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise ConfigError(
+            "fit() steps the scheduler once per training step and has no metric for ReduceLROnPlateau: pass a "
+            "schedule over steps, such as CosineAnnealingLR(optimizer, total_steps)"
+        )
+
+
 def planned_steps(total_steps: int | None, epochs: int | None, train: Iterable[Any]) -> int:
     """Number of training steps, from whichever was given.
 
@@ -281,7 +309,7 @@ def _length(loader: Iterable[Any]) -> int | None:
         return None
 
 
-def _message(after: Evaluation) -> str:
+def _message(after: Evaluation, *, chosen: bool) -> str:
     """One paragraph: does the constraint hold, by how much, and is there a catch."""
     if not after.verdicts:
         return "No constraint was asked for."
@@ -289,8 +317,15 @@ def _message(after: Evaluation) -> str:
         f"{v.constraint}: gap {v.gap:.4f} (±{v.half_width:.4f}) against a tolerance of {v.tolerance:g}, {v.status}"
         for v in after.verdicts
     ]
-    head = f"On the {after.split} data the constraint holds"
-    if not after.feasible:
+    head = f"On the {after.split} data the gap is within the tolerance"
+    if all(verdict.status == SATISFIED for verdict in after.verdicts):
+        head = f"On the {after.split} data the constraint holds"
+    if not after.feasible and not chosen:
+        head = (
+            f"NOT FEASIBLE: the model does not meet the constraint on the {after.split} data (no validation data, so "
+        )
+        head += "no other moment of the run was looked at)"
+    elif not after.feasible:
         head = (
             f"NOT FEASIBLE: no model at the target size met the constraint on the {after.split} data; this is the "
             "nearest one found"

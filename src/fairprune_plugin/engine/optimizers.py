@@ -81,13 +81,21 @@ def rebuild(optimizer: Optimizer, renewed: Mapping[Tensor, tuple[Tensor, list[Te
     fresh: Optimizer = type(optimizer)(groups, **_init_options(optimizer))
     for old, state in optimizer.state.items():
         new, kept = renewed.get(old, (old, []))
-        fresh.state[new] = {key: _cut(value, old, kept) for key, value in state.items()}
+        fitting = {key: value for key, value in state.items() if _fits(value, old)}
+        if len(fitting) < len(state):
+            # Factored statistics (Adafactor's rows and columns) have no channel to cut: start that state afresh.
+            continue
+        fresh.state[new] = {key: _cut(value, old, kept) for key, value in fitting.items()}
     return fresh
 
 
 def _init_options(optimizer: Optimizer) -> dict[str, Any]:
     accepted = inspect.signature(type(optimizer).__init__).parameters
     return {key: value for key, value in optimizer.defaults.items() if key in accepted}
+
+
+def _fits(value: Any, old: Tensor) -> bool:
+    return not isinstance(value, Tensor) or value.dim() == 0 or value.shape == old.shape
 
 
 def _cut(value: Any, old: Tensor, kept: list[Tensor]) -> Any:

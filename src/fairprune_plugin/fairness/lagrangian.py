@@ -88,15 +88,18 @@ class Lagrangian:
         )
         return outputs, groups
 
-    def loss(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None) -> Tensor:
-        """The Lagrangian of a batch, a scalar; updates the running counts of the constraints.
+    def loss(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None, *, count: bool = True) -> Tensor:
+        """The Lagrangian of a batch, a scalar.
 
         Args:
             logits: ``(N,)``, ``(N, 1)`` or ``(N, C)``.
             targets: ``(N,)`` class ids.
             sensitive: ``(N,)`` group ids; may be ``None`` only when there is no constraint.
+            count: Whether the batch enters the running counts of the constraints (as training batches do).
         """
         if not self.constraints:
+            if self.task_loss is cross_entropy:
+                Outputs.parse(logits, targets)  # says more about an unusable batch than the loss would
             return self.task_loss(logits, targets)
         if sensitive is None:
             raise DataError(f"{self.constraints[0].name} needs the sensitive attribute: call loss(logits, y, s)")
@@ -107,9 +110,9 @@ class Lagrangian:
             return total  # nothing of such a batch enters the counts; the engine refuses it
         self.bind(outputs.num_classes)
         for tracker in self.trackers:
-            total = total + tracker.penalty(outputs, groups)
-        self.batches += 1
-        if self.batches == LOOK_AFTER:
+            total = total + tracker.penalty(outputs, groups, count=count)
+        self.batches += int(count)
+        if count and self.batches == LOOK_AFTER:
             self._warn_of_missing_groups()
         return total
 

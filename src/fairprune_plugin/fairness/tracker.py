@@ -42,14 +42,15 @@ class ConstraintTracker:
         """Fresh counts of this constraint's rates, for a pass over a split."""
         return RateCounts(self.rates, self.constraint.num_groups, decay=decay)
 
-    def penalty(self, outputs: Outputs, groups: Tensor) -> Tensor:
-        """Σ λ · surrogate violation of a batch; updates the running counts first.
+    def penalty(self, outputs: Outputs, groups: Tensor, *, count: bool = True) -> Tensor:
+        """Σ λ · surrogate violation of a batch; unless ``count`` is off, it enters the running counts first.
 
         The surrogate rate of a group is (1/N) Σ u_i / P(group, condition), Eq. 7/8 of the paper with the sign
         repaired: a sum over the batch divided by the *running* share of the group, so that a group which is
         rare in a batch is not divided by a handful of samples, and an absent one contributes nothing.
         """
-        self.counts.update(outputs, groups)
+        if count:
+            self.counts.update(outputs, groups)
         strict = self.relative(self.counts.values(), "train")
         weights = parity.reference_weights(strict, self.counts.totals, self.constraint.reference_key)
         shares = self.counts.shares()
@@ -97,7 +98,8 @@ class ConstraintTracker:
         if split not in self.dense_rates:
             raise TrainingStateError(
                 f"{self.constraint.name} compares with the dense model, whose rates on the {split!r} split are "
-                f"unknown: call pruner.measure_dense(loader, split={split!r}) before training (fit does it)"
+                f"unknown: call pruner.measure_dense(loader, split={split!r}) before training, for every split you will "
+                "evaluate (fit does it for its own two)"
             )
         return rates - self.dense_rates[split].to(rates.device)
 

@@ -6,7 +6,8 @@ the hook goes when the mask does.
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+import weakref
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ class MaskedNorms:
         self._weights = weights
         self._units: dict[nn.Module, Tensor] = {}
         self._handles: dict[nn.Module, RemovableHandle] = {}
+        self._hooks: dict[nn.Module, KeptStatistics] = {}
+        weakref.finalize(self, _remove_all, self._handles)
         for index, group in enumerate(weights.groups):
             offset = weights.offsets[index]
             for site in group.norms:
@@ -35,11 +38,19 @@ class MaskedNorms:
 
     def refresh(self) -> None:
         """Follows a change of the mask: hooks appear where channels are hidden and go where none is."""
+        appeared = False
         for module, unit in self._units.items():
-            keep = torch.where(unit >= 0, self._weights.keep[unit], True)
-            self._drop(module)
-            if not bool(keep.all()):
-                self._handles[module] = module.register_forward_hook(_hook_over(keep))
+            keep = torch.where(unit >= 0, self._weights.keep[unit.clamp_min(0)], True)
+            if bool(keep.all()):
+                self._drop(module)
+            elif module in self._hooks:
+                self._hooks[module].keep.copy_(keep)
+            else:
+                self._hooks[module] = KeptStatistics(keep)
+                self._handles[module] = module.register_forward_hook(self._hooks[module])
+                appeared = True
+        if appeared:
+            _forget_compiled_graphs()
 
     def release(self) -> None:
         """Removes every hook."""
@@ -50,16 +61,39 @@ class MaskedNorms:
         handle = self._handles.pop(module, None)
         if handle is not None:
             handle.remove()
+            del self._hooks[module]
+            _forget_compiled_graphs()
 
 
-def _hook_over(keep: Tensor) -> Any:
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _remove_all(handles: dict[nn.Module, RemovableHandle]) -> None:
+    """A forgotten pruner leaves no hook on the user's model."""
+    for handle in handles.values():
+        handle.remove()
+
+
+class KeptStatistics:
+    """Forward hook that replaces a norm's output by the one with statistics over the kept channels.
+
+    Args:
+        keep: ``(C,)`` bool; updated in place when the mask changes.
+    """
+
+    def __init__(self, keep: Tensor) -> None:
+        self.keep = keep
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if isinstance(module, nn.GroupNorm):
-            return group_norm_over(args[0], keep, module)
+            return group_norm_over(args[0], self.keep, module)
         assert isinstance(module, nn.LayerNorm)
-        return layer_norm_over(args[0], keep, module)
+        return layer_norm_over(args[0], self.keep, module)
 
-    return hook
+
+def _forget_compiled_graphs() -> None:
+    """torch.compile does not notice hooks that come or go after it has compiled a module (it does not guard
+    them): compiled graphs are dropped then, at the price of compiling again."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None:
+        dynamo.reset()
 
 
 def layer_norm_over(x: Tensor, keep: Tensor, norm: nn.LayerNorm) -> Tensor:

@@ -12,16 +12,14 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from ..errors import ConfigError, FairPruneWarning
+from ..errors import ConfigError, FairPruneWarning, UnsupportedModelError
 
 TARGETS = ("channels", "params", "macs")
 OWN = ("constraint", "total_steps", "target", "bilevel", "multipliers", "task_loss", "self_check")
 _OURS = {"self", "model", "example_inputs", "importance"}
 
 
-def host_arguments(
-    given: dict[str, Any], *, pruner: str = "BiFPPruner", own: Iterable[str] = OWN
-) -> dict[str, Any]:
+def host_arguments(given: dict[str, Any], *, pruner: str = "BiFPPruner", own: Iterable[str] = OWN) -> dict[str, Any]:
     """Keyword arguments for ``BasePruner``: the user's, plus dictionaries of our own.
 
     Torch-Pruning's defaults for ``num_heads``, ``in_channel_groups`` and ``out_channel_groups`` are shared
@@ -105,12 +103,21 @@ def check_model(model: Any) -> None:
             f"{half[0]} (and {len(half) - 1} more) is in half precision, in which scores and small weight "
             "updates are lost: call model.float() and train under torch.autocast instead"
         )
+    shared = len(list(model.named_parameters(remove_duplicate=False))) - len(list(model.parameters()))
+    if shared:
+        names: dict[int, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
+        tied = next(group for group in names.values() if len(group) > 1)
+        raise UnsupportedModelError(
+            f"{' and '.join(tied)} are one shared parameter: removing channels would untie them silently; prune the "
+            "model without weight tying, or tie the weights again after pruning"
+        )
     frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
     if frozen:
         warnings.warn(
-            f"{len(frozen)} parameters are frozen (first: {frozen[0]}): their channels can be removed but their "
-            "weights are not trained, and channels that only frozen layers read are never scored; ignore those "
-            "layers to keep them as they are",
+            f"{len(frozen)} parameters are frozen (first: {frozen[0]}): they are not trained. Their channels can be "
+            "removed, except those that only frozen layers read: nothing would score them, so they stay",
             FairPruneWarning,
-            stacklevel=4,
+            stacklevel=3,
         )

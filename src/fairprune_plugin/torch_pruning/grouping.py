@@ -54,6 +54,7 @@ def host_groups(pruner: Any) -> Iterator[HostGroup]:
         UnsupportedModelError: For a group that no mask can hide faithfully, naming its layers.
     """
     protected: list[str] = []
+    frozen = pruner.frozen_parameters
     graph_groups = pruner.DG.get_all_groups(
         ignored_layers=pruner.ignored_layers, root_module_types=pruner.root_module_types
     )
@@ -62,7 +63,8 @@ def host_groups(pruner: Any) -> Iterator[HostGroup]:
             protected.append(_name(pruner, graph_group[0].dep.target.module))
             continue
         group = _host_group(pruner, graph_group)
-        if group is not None:
+        # Channels that only frozen layers read get no gradient and thus no score: they stay.
+        if group is not None and any(id(site.parameter) not in frozen for site in group.channels.masked):
             yield group
     if protected:
         warnings.warn(

@@ -97,7 +97,7 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
             if not reads or ops.module2type(layer) == ops.OPTYPE.DEPTHWISE_CONV:
                 continue
             sums = self._sums_of(layer)
-            columns = torch.tensor([index % sums.shape[1] for index in group[i].idxs])
+            columns = torch.tensor(list(group[i].idxs))
             rows = torch.tensor([position[channel] for channel in group[i].root_idxs])
             if total is None:
                 total = torch.zeros(len(sums), len(root))
@@ -105,7 +105,7 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
         return None if total is None else total.square().mean(dim=0)
 
     def _sums_of(self, layer: nn.Module) -> Tensor:
-        """Per batch, Σ θ ⊙ g over each in-column of a layer, ``(batches, columns)``; measured when outdated."""
+        """Per batch, Σ θ ⊙ g over what reads each input channel, ``(batches, C_in)``; measured when outdated."""
         if layer not in self._column_sums or self._measured_at != self._state():
             self.calibrate()
         return self._column_sums[layer]
@@ -164,8 +164,7 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
         for layer, rows in sums.items():
             weight: nn.Parameter = layer.weight  # type: ignore[assignment]
             product = torch.zeros_like(weight) if weight.grad is None else weight.detach() * weight.grad
-            others = [dim for dim in range(weight.dim()) if dim != _in_dim(layer)]
-            rows.append(product.sum(others).cpu())
+            rows.append(_by_input_channel(layer, product).cpu())
 
 
 def number_of(sums: dict[nn.Module, list[Tensor]]) -> int:
@@ -173,5 +172,11 @@ def number_of(sums: dict[nn.Module, list[Tensor]]) -> int:
     return max((len(rows) for rows in sums.values()), default=0)
 
 
-def _in_dim(layer: nn.Module) -> int:
-    return 0 if getattr(layer, "transposed", False) else 1
+def _by_input_channel(layer: nn.Module, product: Tensor) -> Tensor:
+    """Sums a tensor shaped like a layer's weight over everything but its input channels, ``(C_in,)``."""
+    if getattr(layer, "transposed", False):
+        return product.flatten(1).sum(1)
+    # The rows of a grouped convolution's block g read the input channels of block g.
+    blocks = product.reshape(int(getattr(layer, "groups", 1)), -1, *product.shape[1:])
+    sums: Tensor = blocks.flatten(3).sum((1, 3)).flatten() if blocks.dim() > 3 else blocks.sum(1).flatten()
+    return sums

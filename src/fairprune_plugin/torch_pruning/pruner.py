@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from ..engine.bilevel import BiLevelEngine
 from ..engine.config import BiLevelConfig
 from ..engine.optimizers import OptimizerWatch, kept_positions, rebuild
+from ..engine.result import Size
 from ..engine.scores import MaskScores
 from ..engine.timetable import Timetable
 from ..errors import ConfigError, FairPruneWarning, TrainingStateError, UnsupportedModelError
-from ..fairness.constraints import Constraint
+from ..fairness.constraints import Constraint, constraint_from
+from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import Lagrangian, TaskLoss
 from ..fairness.multipliers import MultiplierConfig
 from ..masks.cost import CostModel, parameter_entries
@@ -83,9 +85,12 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
         self.config = BiLevelConfig.from_dict(bilevel) if isinstance(bilevel, dict) else bilevel or BiLevelConfig()
         if isinstance(multipliers, dict):
             multipliers = MultiplierConfig.from_dict(multipliers)
+        if isinstance(constraint, dict | str):
+            constraint = constraint_from(constraint)
         self.lagrangian = Lagrangian(constraint, config=multipliers, task_loss=task_loss)
         self.example_inputs = example_inputs
         self._forward_fn = options.get("forward_fn")
+        self.frozen_parameters = {id(p) for p in model.parameters() if not p.requires_grad}
         with undisturbed(model):
             self._build_graph(model, example_inputs, options)
             if self_check:
@@ -96,6 +101,9 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
             weights = self._bind_groups()
             scores = self._initial_scores(weights)
         self._watch: OptimizerWatch | None = None
+        self.dense_record: tuple[Evaluation, Size] | None = None
+        self._regularized = False
+        self._warned_of_accumulation = False
         self._renewed: dict[Tensor, tuple[Tensor, list[Tensor]]] = {}
         self.total_steps = total_steps
         self.engine = BiLevelEngine(model, weights, self.lagrangian, self.budget.project, self.config, scores)
@@ -139,7 +147,8 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
             NonFiniteError: For a NaN or infinite loss; weights, mask and running statistics stay good.
         """
         if self._watch is None:
-            self._watch = OptimizerWatch(self.model.parameters(), self.engine.after_optimizer_step)
+            self._check_parameters()
+            self._watch = OptimizerWatch(self.model.parameters(), self._after_optimizer_step)
         return self.engine.loss(logits, targets, sensitive)
 
     def regularize(self, model: nn.Module, loss: Tensor | None = None) -> None:
@@ -162,11 +171,25 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
                 "weights of the model passed to BiFPPruner(model, …)"
             )
         if self.engine.finished:
+            removed = self.current_step >= self.iterative_steps
+            now = "the channels are removed" if removed else "call pruner.step() to remove the hidden channels"
             raise TrainingStateError(
-                f"all {self.total_steps} planned training steps are done: call pruner.step() to remove the hidden "
-                "channels, or plan more with total_steps"
+                f"all {self.total_steps} planned training steps are done (total_steps counts calls of regularize): {now}"
             )
         self.engine.after_backward()
+        if self._regularized and not self._warned_of_accumulation:
+            self._warned_of_accumulation = True
+            warnings.warn(
+                "regularize() was called twice without an optimizer step of this model's parameters in between: call it "
+                "once per optimizer.step(), after the last backward() when gradients are accumulated",
+                FairPruneWarning,
+                stacklevel=2,
+            )
+        self._regularized = True
+
+    def _after_optimizer_step(self) -> None:
+        self._regularized = False
+        self.engine.after_optimizer_step()
 
     def update_regularizer(self) -> None:
         """Nothing to do: scores and masks follow every step. Kept for Torch-Pruning's training idiom."""
@@ -195,6 +218,8 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
                 f"step {self.engine.timetable.ramp_end} of {self.engine.timetable.steps}: train further "
                 "(loss, backward, regularize, optimizer.step), or plan fewer total_steps"
             )
+        self._check_parameters()
+        self._check_masked()
         self.current_step += 1
         if interactive:
             return self._remove()
@@ -238,7 +263,13 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
     # ---- construction --------------------------------------------------------------------------------------
 
     def _build_graph(self, model: nn.Module, example_inputs: Any, options: dict[str, Any]) -> None:
-        tp.pruner.BasePruner.__init__(self, model, example_inputs, importance=None, **options)
+        try:
+            tp.pruner.BasePruner.__init__(self, model, example_inputs, importance=None, **options)
+        except (IndexError, KeyError, AttributeError, ZeroDivisionError, NotImplementedError) as error:
+            raise UnsupportedModelError(
+                f"Torch-Pruning cannot build a dependency graph of this model ({type(error).__name__}: {error}): "
+                "replace or wrap the layer it stumbles over (recurrent layers, for example)"
+            ) from error
         self.host_groups: list[HostGroup] = list(host_groups(self))
         if not self.host_groups:
             raise ConfigError(
@@ -248,10 +279,15 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
 
     def _self_check(self, options: dict[str, Any]) -> None:
         def rebuild_copy() -> tuple[Any, list[HostGroup]]:
-            model, inputs, copied = copy.deepcopy((self.model, self.example_inputs, options))
+            model, inputs, settings = copy.deepcopy((self.model, self.example_inputs, options))
             randomise_norms(model, torch.Generator().manual_seed(0))
             twin = object.__new__(BiFPPruner)
-            twin._build_graph(model, inputs, copied)
+            twin.frozen_parameters = {
+                id(copied)
+                for original, copied in zip(self.model.parameters(), model.parameters(), strict=True)
+                if id(original) in self.frozen_parameters
+            }
+            twin._build_graph(model, inputs, settings)
             return twin, twin.host_groups
 
         with warnings.catch_warnings():
@@ -301,19 +337,50 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
     def _timetable(self) -> Timetable:
         """The plan of the current round: rounds share the steps, Torch-Pruning's scheduler the ratio."""
         rounds = self.iterative_steps
+        # A run may be about some layers or heads only; their ratio rises like the global one would.
+        others = [*self.pruning_ratio_dict.values(), *self.head_pruning_ratio_dict.values()]
+        ratio = self.pruning_ratio or max([self.head_pruning_ratio, *(ratios[-1] for ratios in others)])
         shares = [1.0] * (rounds + 1)
-        if self.pruning_ratio > 0:
-            shares = [ratio / self.pruning_ratio for ratio in self.per_step_pruning_ratio]
+        if ratio > 0:
+            shares = [share / ratio for share in self.iterative_pruning_ratio_scheduler(ratio, rounds)]
         assert self.total_steps is not None
         done = [round(self.total_steps * i / rounds) for i in range(rounds + 1)]
         current = self.current_step
         return Timetable(
             self.config,
             done[current + 1] - done[current],
-            ratio=self.pruning_ratio,
+            ratio=ratio,
             start=shares[current] if current else 0.0,
             end=shares[current + 1],
         )
+
+    def _check_parameters(self) -> None:
+        """Masks live in parameter objects: they must still be the model's, and as trainable as they were."""
+        live = {id(parameter) for parameter in self.model.parameters()}
+        for site in (site for group in self.host_groups for site in group.channels.sites):
+            if id(site.parameter) not in live:
+                raise TrainingStateError(
+                    f"{site.name} is another parameter now than when the pruner was built (a layer was replaced, or "
+                    "load_state_dict(assign=True) was used): build the pruner after changing the model"
+                )
+        frozen = {id(p) for p in self.model.parameters() if not p.requires_grad}
+        for group in self.host_groups:
+            if all(id(site.parameter) in frozen for site in group.channels.masked):
+                raise TrainingStateError(
+                    f"every layer that reads the channels of {group.channels.name} was frozen after the pruner was "
+                    "built, so nothing can score them: freeze layers first, then build the pruner"
+                )
+
+    def _check_masked(self) -> None:
+        """Hidden weights are zero unless something else has written to them."""
+        for parameter in self.engine.weights.parameters:
+            for axis in parameter.masked_axes:
+                if bool(parameter.parameter.detach().index_select(axis.dim, axis.hidden).any()):
+                    raise TrainingStateError(
+                        "hidden weights are not zero: the model was loaded with weights that were not trained under "
+                        "this mask, so the pruned model would not be the trained one; load the engine's state with the "
+                        "model's (pruner.engine.state_dict()), or train on before step()"
+                    )
 
     # ---- masks and removal ---------------------------------------------------------------------------------
 
@@ -351,6 +418,7 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
 
     def _next_round(self, keep: Tensor) -> None:
         """The smaller model is the new dense one of the next round; scores of the channels left carry over."""
+        self.frozen_parameters = {id(p) for p in self.model.parameters() if not p.requires_grad}
         scores = self.engine.scores
         with undisturbed(self.model), warnings.catch_warnings():
             warnings.simplefilter("ignore", FairPruneWarning)  # said at construction
@@ -359,8 +427,9 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
         scores.select(keep.nonzero().reshape(-1))
         if len(scores.value()) != weights.num_units:
             raise UnsupportedModelError(
-                f"{len(scores.value())} units were kept but the pruned model has {weights.num_units}: the dependency "
-                "graph changed with the removal; prune in one round (iterative_steps=1)"
+                f"{len(scores.value())} units were kept but the pruned model has {weights.num_units}: either a group "
+                "of step(interactive=True) was not pruned (prune each of them; to spare a layer, ignore it from the "
+                "start), or the dependency graph changed with the removal (prune in one round, iterative_steps=1)"
             )
         last = self.current_step >= self.iterative_steps
         self.engine.begin_phase(weights, self.budget.project, scores)

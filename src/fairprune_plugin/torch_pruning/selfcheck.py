@@ -60,12 +60,12 @@ def masked_equals_pruned(
     masked = outputs_of(pruner.model, forward)
     norms.release()
     hidden = [~keep[weights.of(index)] for index in range(len(groups))]
-    for group in pruning_groups(pruner, groups, hidden):
-        group.prune()
-    update_head_dims(pruner)
     try:
+        for group in pruning_groups(pruner, groups, hidden):
+            group.prune()
+        update_head_dims(pruner)
         pruned = outputs_of(pruner.model, forward)
-    except (RuntimeError, ValueError, IndexError, AssertionError):
+    except (RuntimeError, ValueError, IndexError, KeyError, AttributeError, AssertionError):
         return False  # the host's graph does not fit the model: the pruned network does not even run
     return len(masked) == len(pruned) and all(_close(a, b) for a, b in zip(masked, pruned, strict=True))
 

@@ -12,7 +12,7 @@ from ..engine.evaluate import evaluate
 from ..engine.fit import FitOptions, OnEvaluation, Run
 from ..engine.latency import latency_ms
 from ..engine.result import FitResult, Size
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingStateError
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN
 
@@ -63,7 +63,7 @@ class Training:
             NonFiniteError: If the loss becomes NaN or infinite; the model keeps its last good state.
         """
         for name, value in (("validate_every", validate_every), ("dual_every", dual_every)):
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigError(f"expected {name} as a positive whole number of steps, got {value!r}")
         options = FitOptions(
             epochs=epochs,
@@ -80,7 +80,16 @@ class Training:
         self: Any, loader: Iterable[Any], *, split: str = TRAIN, forward: Forward = default_forward
     ) -> Evaluation:
         """Takes the dense model's rates on a split, which degradation parity compares with; call it before
-        training in a loop of your own."""
+        training in a loop of your own, once for every split you will evaluate on.
+
+        Raises:
+            TrainingStateError: Once training has begun: the model is no longer the dense one.
+        """
+        if self.engine.step_index or self.current_step:
+            raise TrainingStateError(
+                f"measure_dense() came after {self.engine.step_index} training steps: the model is not the dense one any "
+                "more; measure every split before training"
+            )
         return evaluate(self.model, loader, self.lagrangian, split=split, forward=forward, dense=True)
 
     def evaluate(
