@@ -368,22 +368,31 @@ def test_freezing_after_construction_is_refused() -> None:
         pruner.loss(model(x), y, s)
 
 
-@pytest.mark.parametrize("frozen", [("conv1",), ("conv1", "bn1", "bn2")], ids=" ".join)
-def test_frozen_layers_lose_channels_and_keep_their_values(frozen: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("frozen", "left"),
+    [
+        (("conv1",), {"conv1": 4, "conv2": 8, "conv3": 8}),
+        # Only a frozen layer reads conv1's channels: nothing scores them, so they stay.
+        (("conv1", "bn1", "conv2", "bn2"), {"conv1": 8, "conv2": 8, "conv3": 8}),
+    ],
+    ids=["conv1", "backbone"],
+)
+def test_frozen_layers_lose_channels_and_keep_their_values(frozen: tuple[str, ...], left: dict[str, int]) -> None:
     model = SmallCNN()
     for name in frozen:
         model.get_submodule(name).requires_grad_(False)
     with pytest.warns(FairPruneWarning, match=r"frozen \(first: conv1.weight\)"):
         pruner = BiFPPruner(model, example_of(model), ignored_layers=[model.fc], pruning_ratio=0.5, total_steps=8)
     assert not model.conv1.weight.requires_grad
-    before = model.conv1.weight.detach().clone()
+    before = {name: model.get_submodule(name).weight.detach().clone() for name in frozen}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     drive(pruner, model, SGD(trainable, lr=0.05, momentum=0.9), batches_for(model, 8))
-    keep = kept_of(pruner, "conv1")
+    last = frozen[-1].replace("bn", "conv")
+    keep = kept_of(pruner, last)
     masked = model.eval()(example_of(model))
     pruner.step()
-    assert int(keep.sum()) == 4
-    assert torch.equal(model.conv1.weight, before[keep])
+    assert {name: model.get_submodule(name).out_channels for name in left} == left
+    assert torch.equal(model.get_submodule(last).weight, before[last][keep])
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == (name.rsplit(".", 1)[0] not in frozen), name
     torch.testing.assert_close(model.eval()(example_of(model)), masked, rtol=1e-4, atol=1e-5)
