@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..errors import ConfigError, NonFiniteError, TrainingStateError
+from ..errors import ConfigError, DataError, NonFiniteError, TrainingStateError
 from ..fairness.evaluation import SATISFIED, Evaluation
 from ..fairness.lagrangian import TRAIN, VALIDATION, Lagrangian
 from .batches import Batch, Forward, read_batch
@@ -83,6 +83,7 @@ class Run:
         self.train = train
         self.optimizer = optimizer
         self.validation = validation
+        self.mask_loader = mask_loader
         self.mask_batches = endless(mask_loader, "mask") if mask_loader is not None else None
         self.lr_scheduler = lr_scheduler
         self.options = options
@@ -98,6 +99,8 @@ class Run:
         host = self.host
         host.plan(self.total)
         every = self.options.validate_every or max(1, self.total // 20)
+        for name, loader in (("validation", self.validation), ("mask", self.mask_loader)):
+            check_walkable(loader, name)
         check_optimizer(self.optimizer, self.lr_scheduler, host.model)
         check_loader(self.train, host.model, host.lagrangian, split=TRAIN, limit=self.total)
         if self.validation is not None:
@@ -258,6 +261,19 @@ class Run:
     def _evaluate(self, loader: Iterable[Any], split: str) -> Evaluation:
         self.evaluation_passes += _length(loader) or 0
         return evaluate(self.host.model, loader, self.host.lagrangian, split=split, forward=self.options.forward)
+
+
+def check_walkable(loader: Iterable[Any] | None, name: str) -> None:
+    """Refuses what cannot be walked more than once, before training does it.
+
+    Raises:
+        DataError: For a generator or an empty loader.
+    """
+    if loader is not None and (isinstance(loader, Iterator) or _length(loader) == 0):
+        raise DataError(
+            f"the {name} loader is empty or a generator: pass something that can be iterated again and again, such as "
+            "a DataLoader or a list of batches"
+        )
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, lr_scheduler: Any, model: nn.Module) -> None:
