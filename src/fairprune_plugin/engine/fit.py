@@ -272,7 +272,7 @@ def check_walkable(loader: Iterable[Any] | None, name: str) -> None:
     if loader is not None and (isinstance(loader, Iterator) or _length(loader) == 0):
         raise DataError(
             f"the {name} loader is empty or a generator: pass something that can be iterated again and again, such as "
-            "a DataLoader or a list of batches"
+            "a DataLoader or a list of batches, not a generator"
         )
 
 
