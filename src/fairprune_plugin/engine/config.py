@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..masks.schedule import SCHEDULES
+from ..plain import from_plain
 
 SECOND_MOMENT = "second_moment"
 GRADIENT = "gradient"
@@ -77,8 +77,4 @@ class BiLevelConfig:
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> BiLevelConfig:
         """Builds a config from plain values; an unknown key is an error that lists the known ones."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise ConfigError(f"unknown key {unknown[0]!r} for the bi-level config: choose from {', '.join(known)}")
-        return cls(**options)
+        return from_plain(cls, options, "the bi-level config")

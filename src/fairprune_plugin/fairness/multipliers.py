@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cooper.optim import nuPI
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..plain import from_plain
 
 DUAL_ASCENT = "dual_ascent"
 NUPI = "nupi"
@@ -61,11 +61,7 @@ class MultiplierConfig:
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> MultiplierConfig:
         """Builds a config from plain values; an unknown key is an error that lists the known ones."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise ConfigError(f"unknown key {unknown[0]!r} for the multipliers: choose from {', '.join(known)}")
-        return cls(**options)
+        return from_plain(cls, options, "the multipliers")
 
     @property
     def decay(self) -> float:

@@ -76,16 +76,9 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
     def __call__(self, group: Any) -> Tensor | None:
         """One score per channel of ``group[0].idxs``; ``None`` where nothing is known of the group."""
         if self._run is not None:
-            return self._learned(group)
+            scores: Tensor | None = self._run.learned_scores(group)
+            return scores
         return self._saliency(group)
-
-    def _learned(self, group: Any) -> Tensor | None:
-        scores, found = None, self._run.find_group(group)
-        if found is not None:
-            index, channels = found
-            unit = self._run.host_groups[index].unit_of_root[channels]
-            scores = self._run.engine.scores.value()[self._run.engine.weights.of(index)].cpu()[unit]
-        return scores
 
     def _saliency(self, group: Any) -> Tensor | None:
         total: Tensor | None = None

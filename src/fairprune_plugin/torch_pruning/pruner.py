@@ -27,6 +27,7 @@ from ..masks.masked_weights import MaskedWeights
 from ..masks.saliency import group_magnitude
 from . import arguments, macs
 from .budget import Budget
+from .consistency import check_masked, check_parameters
 from .grouping import HostGroup, host_groups
 from .removal import pruning_groups, update_head_dims
 from .selfcheck import check, randomise_norms
@@ -107,7 +108,7 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
         self._renewed: dict[Tensor, tuple[Tensor, list[Tensor]]] = {}
         self.total_steps = total_steps
         self.engine = BiLevelEngine(model, weights, self.lagrangian, self.budget.project, self.config, scores)
-        self.importance = self._learned_importance
+        self.importance = self.learned_scores
         if total_steps is not None:
             self.plan(total_steps)
 
@@ -147,7 +148,7 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
             NonFiniteError: For a NaN or infinite loss; weights, mask and running statistics stay good.
         """
         if self._watch is None:
-            self._check_parameters()
+            check_parameters(self.model, self.host_groups)
             self._watch = OptimizerWatch(self.model.parameters(), self._after_optimizer_step)
         return self.engine.loss(logits, targets, sensitive)
 
@@ -218,8 +219,8 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
                 f"step {self.engine.timetable.ramp_end} of {self.engine.timetable.steps}: train further "
                 "(loss, backward, regularize, optimizer.step), or plan fewer total_steps"
             )
-        self._check_parameters()
-        self._check_masked()
+        check_parameters(self.model, self.host_groups)
+        check_masked(self.engine.weights)
         self.current_step += 1
         if interactive:
             return self._remove()
@@ -354,38 +355,10 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
             end=shares[current + 1],
         )
 
-    def _check_parameters(self) -> None:
-        """Masks live in parameter objects: they must still be the model's, and as trainable as they were."""
-        live = {id(parameter) for parameter in self.model.parameters()}
-        for site in (site for group in self.host_groups for site in group.channels.sites):
-            if id(site.parameter) not in live:
-                raise TrainingStateError(
-                    f"{site.name} is another parameter now than when the pruner was built (a layer was replaced, or "
-                    "load_state_dict(assign=True) was used): build the pruner after changing the model"
-                )
-        frozen = {id(p) for p in self.model.parameters() if not p.requires_grad}
-        for group in self.host_groups:
-            if all(id(site.parameter) in frozen for site in group.channels.masked):
-                raise TrainingStateError(
-                    f"every layer that reads the channels of {group.channels.name} was frozen after the pruner was "
-                    "built, so nothing can score them: freeze layers first, then build the pruner"
-                )
-
-    def _check_masked(self) -> None:
-        """Hidden weights are zero unless something else has written to them."""
-        for parameter in self.engine.weights.parameters:
-            for axis in parameter.masked_axes:
-                if bool(parameter.parameter.detach().index_select(axis.dim, axis.hidden).any()):
-                    raise TrainingStateError(
-                        "hidden weights are not zero: the model was loaded with weights that were not trained under "
-                        "this mask, so the pruned model would not be the trained one; load the engine's state with the "
-                        "model's (pruner.engine.state_dict()), or train on before step()"
-                    )
-
     # ---- masks and removal ---------------------------------------------------------------------------------
 
-    def _learned_importance(self, group: Any) -> Tensor | None:
-        """Torch-Pruning's ``estimate_importance`` sees the learned scores."""
+    def learned_scores(self, group: Any) -> Tensor | None:
+        """The run's score of every channel of a Torch-Pruning group; ``None`` for a group it does not know."""
         found = self.find_group(group)
         if found is None:
             return None

@@ -1,0 +1,49 @@
+"""Is the model still the one the mask was made for? Looked at before the first step and before channels go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from ..errors import TrainingStateError
+from ..masks.masked_weights import MaskedWeights
+from .grouping import HostGroup
+
+
+def check_parameters(model: nn.Module, groups: Sequence[HostGroup]) -> None:
+    """Masks live in parameter objects: they must still be the model's, and as trainable as they were.
+
+    Raises:
+        TrainingStateError: Naming what was replaced or frozen since the pruner was built.
+    """
+    live = {id(parameter) for parameter in model.parameters()}
+    frozen = {id(parameter) for parameter in model.parameters() if not parameter.requires_grad}
+    for group in groups:
+        for site in group.channels.sites:
+            if id(site.parameter) not in live:
+                raise TrainingStateError(
+                    f"{site.name} is another parameter now than when the pruner was built (a layer was replaced, or "
+                    "load_state_dict(assign=True) was used): build the pruner after changing the model"
+                )
+        if all(id(site.parameter) in frozen for site in group.channels.masked):
+            raise TrainingStateError(
+                f"every layer that reads the channels of {group.channels.name} was frozen after the pruner was "
+                "built, so nothing can score them: freeze layers first, then build the pruner"
+            )
+
+
+def check_masked(weights: MaskedWeights) -> None:
+    """Hidden weights are zero unless something else has written to them.
+
+    Raises:
+        TrainingStateError: If the pruned model would not be the trained one.
+    """
+    for parameter in weights.parameters:
+        for axis in parameter.masked_axes:
+            if bool(parameter.parameter.detach().index_select(axis.dim, axis.hidden).any()):
+                raise TrainingStateError(
+                    "hidden weights are not zero: the model was loaded with weights that were not trained under this "
+                    "mask, so the pruned model would not be the trained one; load the engine's state with the model's "
+                    "(pruner.engine.state_dict()), or train on before step()"
+                )
