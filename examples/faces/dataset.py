@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -50,6 +51,12 @@ class FaceSplit:
 
     def __len__(self) -> int:
         return self.images.shape[0]
+
+    def subset(self, index: Tensor) -> FaceSplit:
+        """The images at some positions (B,), int64."""
+        return dataclasses.replace(
+            self, images=self.images[index], target=self.target[index], sensitive=self.sensitive[index]
+        )
 
     def counts(self) -> Tensor:
         """Count the images of each group and class: (G, C), int64."""
@@ -128,3 +135,17 @@ class FaceLoader:
                 mirrored = torch.rand(len(index), generator=self.generator) < 0.5
                 x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(-1), x)
             yield x, y, s
+
+    def fold(self, k: int, i: int) -> tuple[FaceLoader, FaceLoader]:
+        """Batches without, and of, the i-th of k parts; the parts are fixed."""
+        order = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(0))
+        part = torch.arange(len(order)) % k == i
+        rest, held_out = self.split.subset(order[~part]), self.split.subset(order[part])
+        training = rest.loader(
+            batch_size=self.batch_size,
+            shuffle=self.shuffle,
+            flip=self.flip,
+            drop_last=self.drop_last,
+            generator=self.generator,
+        )
+        return training, held_out.loader(batch_size=self.batch_size)

@@ -10,7 +10,8 @@ from typing import Any
 
 from .engine.config import BiLevelConfig
 from .errors import ConfigError
-from .fairness.constraints import Constraint, constraint_from
+from .fairness.constraint import Constraint
+from .fairness.constraints import constraint_from
 from .fairness.multipliers import MultiplierConfig
 
 

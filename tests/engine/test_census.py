@@ -10,7 +10,8 @@ from torch import nn
 
 from fairprune_plugin.engine.census import check_loader
 from fairprune_plugin.errors import DataError, FairPruneWarning
-from fairprune_plugin.fairness.constraints import AccuracyParity, Constraint, EqualizedOdds, EqualOpportunity
+from fairprune_plugin.fairness.constraint import Constraint
+from fairprune_plugin.fairness.constraints import AccuracyParity, EqualizedOdds, EqualOpportunity
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 
 NAMES = ("young", "middle", "old")
@@ -60,7 +61,12 @@ ERRORS = {
         r"false_positive_rate\[1\] is undefined for group 0",
     ),
     "no-attribute": (AccuracyParity(0.1), [0, 1], None, r"needs \(x, y, s\)"),
-    "undeclared-group": (AccuracyParity(0.1), [0, 1], [0, 2], "group id 2 was never declared"),
+    "undeclared-group": (
+        AccuracyParity(0.1),
+        [0, 1],
+        [0, 2],
+        "group id 2 of the sensitive attribute was never declared",
+    ),
 }
 
 

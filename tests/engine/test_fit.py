@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fairprune_plugin.engine.fit import planned_steps
+from fairprune_plugin.engine.preflight import planned_steps
 from fairprune_plugin.errors import ConfigError
 
 

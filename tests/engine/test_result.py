@@ -13,7 +13,7 @@ from fairprune_plugin.fairness.evaluation import Evaluation, Verdict
 
 def test_json_is_strict() -> None:
     nan = float("nan")
-    verdict = Verdict("equal_opportunity", "true_positive_rate[1]", nan, nan, 0.1, False, "not decidable")
+    verdict = Verdict("equal_opportunity", "true_positive_rate[1]", nan, nan, 0.1, False, "not decidable", nan)
     evaluation = Evaluation("validation", 10, 0.9, (), (verdict,), ())
     model, size = nn.Linear(1, 1), Size(4, 100, 1e6, nan)
     result = FitResult(
@@ -25,7 +25,7 @@ def test_json_is_strict() -> None:
         size,
         feasible=False,
         message="m",
-        history=[HistoryRow(1, 0.5, float("inf"), 0.9, (nan,), ((0.0, 1.0),), feasible=False)],
+        history=[HistoryRow(1, 0.5, float("inf"), 0.9, (nan,), ((0.0, 1.0),), feasible=False, at_target=True)],
         passes=7,
         evaluation_passes=3,
     )
@@ -42,6 +42,7 @@ def test_json_is_strict() -> None:
         "gaps": [],
         "multipliers": [[0.0, 1.0]],
         "feasible": False,
+        "at_target": True,
     }
     assert read["history"][0]["gaps"] == [None]
     assert read["history"][0]["loss"] is None

@@ -12,7 +12,7 @@ NAN = float("nan")
 
 
 def evaluation(accuracy: float, *gaps: float) -> Evaluation:
-    verdicts = tuple(Verdict("c", "r", gap, 0.01, 0.1, gap <= 0.1, "") for gap in gaps)
+    verdicts = tuple(Verdict("c", "r", gap, 0.01, 0.1, gap <= 0.1, "", gap + 0.01) for gap in gaps)
     return Evaluation("validation", 10, accuracy, (), verdicts, ())
 
 

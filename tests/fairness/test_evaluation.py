@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fairprune_plugin.errors import DataError
+from fairprune_plugin.fairness.constraint import Constraint
 from fairprune_plugin.fairness.constraints import (
     AccuracyParity,
-    Constraint,
     DegradationParity,
     EqualizedOdds,
     EqualOpportunity,
@@ -20,11 +20,12 @@ from fairprune_plugin.fairness.evaluation import SATISFIED, UNDECIDABLE, VIOLATE
 from fairprune_plugin.fairness.intervals import gap_half_width, wilson
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.fairness.multipliers import MultiplierConfig
+from fairprune_plugin.fairness.outputs import Task
 from fairprune_plugin.fairness.tracker import ConstraintTracker
 
 
 def verdict(constraint: Constraint, hits: list[list[float]], totals: list[list[float]]) -> Verdict:
-    tracker = ConstraintTracker(constraint, 2, MultiplierConfig())
+    tracker = ConstraintTracker(constraint, Task(2), MultiplierConfig())
     counts = tracker.new_counts()
     counts.hits, counts.totals = (torch.tensor(t, dtype=torch.float64) for t in (hits, totals))
     return judge(tracker, counts, "test")
@@ -54,8 +55,10 @@ def test_interval_is_that_of_the_worst_rate() -> None:
     assert out.rate == "false_positive_rate[1]"
     assert out.gap == pytest.approx(0.2)
     rates = torch.tensor(hits) / torch.tensor(totals)
-    halves = gap_half_width(torch.tensor(hits), torch.tensor(totals), rates - rates.mean(1, keepdim=True), "pairwise")
-    assert out.half_width == pytest.approx(float(halves[1]))
+    p = (rates * 1000 + 1) / 1002
+    halves = gap_half_width(rates, p * (1 - p) / 1002, torch.full((2, 2), 0.5), "pairwise")
+    assert out.half_width == pytest.approx(float(halves[1]), rel=1e-6)
+    assert out.upper == pytest.approx(out.gap + out.half_width)
 
 
 def test_satisfied_needs_every_rate_and_not_only_the_one_with_the_largest_gap() -> None:

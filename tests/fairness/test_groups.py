@@ -1,55 +1,170 @@
-"""The sensitive attribute: what is taken as group ids and what is refused."""
+"""The sensitive attributes: what is taken as group ids, how attributes are crossed, and what is refused."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fairprune_plugin.errors import DataError
-from fairprune_plugin.fairness.groups import check_groups
+from fairprune_plugin.errors import ConfigError, DataError
+from fairprune_plugin.fairness.groups import UNKNOWN, Attribute, Groups
 
 NAMES = ("young", "middle", "old")
+CPU = torch.device("cpu")
+CROSSED = {"gender": ("f", "m"), "age": NAMES}
+GENDER, AGE = torch.tensor([0, 1, 1, 0]), torch.tensor([2, 0, 1, 1])
 
 
-def check(sensitive: object) -> torch.Tensor:
-    return check_groups(sensitive, batch=3, group_names=NAMES, device=torch.device("cpu"))  # type: ignore[arg-type]
+def check(sensitive: Any, spec: Any = NAMES, batch: int = 3) -> list[int]:
+    ids = Groups.parse(spec).checked_ids(sensitive, batch=batch, device=CPU)
+    assert ids.dtype == torch.int64
+    return ids.tolist()
 
 
 @pytest.mark.parametrize(
     "sensitive",
-    [torch.tensor([0, 1, 1], dtype=d) for d in (torch.int64, torch.int32, torch.uint8, torch.float32, torch.bool)],
-    ids=lambda t: str(t.dtype),
+    [
+        *(torch.tensor([0, 1, 1], dtype=d) for d in (torch.int64, torch.int32, torch.uint8, torch.float32, torch.bool)),
+        torch.tensor([[0], [1], [1]]),
+        [0, 1, 1],
+        (0, 1, 1),
+        ["young", "middle", "middle"],
+        {"whatever": torch.tensor([0, 1, 1])},
+        {"s": ["young", "middle", "middle"]},
+    ],
+    ids=["int64", "int32", "uint8", "float32", "bool", "column", "list", "tuple", "names", "mapping", "mapped-names"],
 )
-def test_whole_numbers_of_any_type(sensitive: torch.Tensor) -> None:
-    ids = check(sensitive)
-    assert ids.dtype == torch.int64
-    assert ids.tolist() == [0, 1, 1]
+def test_ids_of_one_attribute(sensitive: Any) -> None:
+    assert check(sensitive) == [0, 1, 1]
 
 
-ERRORS = {
-    "list": ([0, 1, 2], "got list"),
-    "none": (None, "got NoneType"),
-    "too-short": (torch.tensor([0, 1]), r"shape \(3,\)"),
-    "column": (torch.tensor([[0], [1], [2]]), r"shape \(3,\)"),
+ERRORS: dict[str, tuple[Any, str]] = {
+    "none": (None, "as a tensor of group ids or a list of 3 names, got NoneType"),
+    "text": ("old", "got str"),
+    "array": (torch.zeros(3).numpy(), "got ndarray"),
+    "too-short": (torch.tensor([0, 1]), r"shape \(3,\), one group id per sample, got \(2,\)"),
+    "short-list": ([0, 1], r"shape \(3,\)"),
+    "short-list-of-names": (["old"], "for 3 samples, got 1 values"),
     "one-hot": (torch.eye(3), r"shape \(3,\)"),
-    "nan": (torch.tensor([0.0, float("nan"), 1.0]), "NaN"),
+    "nan": (torch.tensor([0.0, float("nan"), 1.0]), "NaN or infinite ids: give the unknown group an id of its own"),
     "fraction": (torch.tensor([0.0, 0.5, 1.0]), "fractions"),
     "complex": (torch.zeros(3, dtype=torch.complex64), "complex64"),
-    "negative": (torch.tensor([0, -1, 2]), "negative id -1"),
-    "undeclared": (torch.tensor([0, 1, 3]), r"group id 3 was never declared.*young, middle, old.*groups=4"),
-    "infinite": (torch.tensor([0.0, 1.0, float("inf")]), "."),
+    "negative": (torch.tensor([0, -1, 2]), "group id -1 .*never declared.*drop those samples"),
+    "undeclared": (torch.tensor([0, 1, 3]), r"group id 3 .*never declared.*young, middle, old.*groups=4"),
+    "undeclared-name": (["young", "ancient", "old"], "group 'ancient' .*never declared.*young, middle, old.*its name"),
+    "infinite": (torch.tensor([0.0, 1.0, float("inf")]), "NaN or infinite"),
     "other-device": (torch.zeros(3, device="meta"), "meta"),
+    "several-attributes": ({"a": torch.zeros(3), "b": torch.zeros(3)}, "which are 'a', 'b': name the attributes"),
 }
 
 
 @pytest.mark.parametrize(("sensitive", "message"), ERRORS.values(), ids=ERRORS.keys())
-def test_unusable_attributes_are_refused(sensitive: object, message: str) -> None:
+def test_unusable_attributes_are_refused(sensitive: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         check(sensitive)
 
 
 def test_long_lists_of_names_are_cut() -> None:
-    names = tuple(f"group-{i}" for i in range(20))
     with pytest.raises(DataError, match="group-7, …") as error:
-        check_groups(torch.tensor([20]), batch=1, group_names=names, device=torch.device("cpu"))
+        check(torch.tensor([20]), [f"group-{i}" for i in range(20)], batch=1)
     assert "group-8" not in str(error.value)
+
+
+class TestIntersections:
+    """Several attributes: the groups are the pairs, in the order of the product, first attribute slowest."""
+
+    def test_names_and_label(self) -> None:
+        groups = Groups.parse(CROSSED)
+        assert groups.names == ("f × young", "f × middle", "f × old", "m × young", "m × middle", "m × old")
+        assert groups.label == "gender × age"
+        assert Groups.parse(3).label == ""
+
+    @pytest.mark.parametrize(
+        "sensitive",
+        [
+            {"gender": GENDER, "age": AGE},
+            {"age": AGE, "gender": GENDER, "unused": torch.zeros(4)},
+            {"gender": ["f", "m", "m", "f"], "age": AGE},
+            {"gender": GENDER.tolist(), "age": [NAMES[i] for i in AGE]},
+            torch.stack([GENDER, AGE], 1),
+            torch.stack([GENDER, AGE], 1).float(),
+        ],
+        ids=["dict", "other-order", "names-and-ids", "lists", "columns", "float-columns"],
+    )
+    def test_every_way_to_give_them(self, sensitive: Any) -> None:
+        assert check(sensitive, CROSSED, batch=4) == [2, 3, 4, 1]
+
+    def test_numbers_as_keys_are_columns(self) -> None:
+        columns = torch.stack([torch.full((4,), 99), AGE, GENDER], 1)
+        assert check(columns, {2: 2, 1: 3}, batch=4) == [2, 3, 4, 1]
+
+    @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.randoms(use_true_random=False))
+    def test_id_is_the_position_of_the_name(self, sizes: list[int], random: Any) -> None:
+        names = [[f"{a}{i}" for i in range(size)] for a, size in enumerate(sizes)]
+        names[0].append("0x")  # two groups at least
+        groups = Groups.parse({f"a{a}": tuple(values) for a, values in enumerate(names)})
+        people = [[random.choice(values) for values in names] for _ in range(20)]
+        columns = {f"a{a}": [person[a] for person in people] for a in range(len(names))}
+        ids = groups.checked_ids(columns, batch=20, device=CPU)
+        assert [groups.names[i] for i in ids] == [" × ".join(person) for person in people]
+
+    @pytest.mark.parametrize(
+        ("sensitive", "message"),
+        [
+            ({"gender": GENDER}, "expected 'age' among the batch's sensitive attributes, which are 'gender'"),
+            ({}, "which are nothing"),
+            (torch.zeros(4, 3), "which of the 3 columns .* 'gender' is: name all of them"),
+            (GENDER, r"about 2 attributes \('gender', 'age'\) but the batch has a tensor of shape \(4,\)"),
+            (
+                {"gender": GENDER, "age": AGE + 1},
+                r"group id 3 of the sensitive attribute 'age'.*groups=\{'age': 4, …\}",
+            ),
+            ({"gender": GENDER, "age": AGE[:2]}, r"'age' of shape \(4,\)"),
+            ({"gender": GENDER, "age": AGE * 0.5}, "the sensitive attribute 'age', got fractions"),
+        ],
+        ids=["missing", "empty", "columns", "one", "undeclared", "short", "fractions"],
+    )
+    def test_what_is_wrong_is_named(self, sensitive: Any, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            check(sensitive, CROSSED, batch=4)
+
+    def test_a_column_that_is_not_there(self) -> None:
+        with pytest.raises(DataError, match=r"which of the 2 columns .* 5 is"):
+            check(torch.zeros(4, 2), {0: 2, 5: 2}, batch=4)
+
+
+def test_without_the_check_unknown_values_have_the_unknown_id() -> None:
+    groups = Groups.parse(CROSSED)
+    ids = groups.ids({"gender": torch.tensor([0, 7, 1]), "age": ["old", "old", "dead"]}, batch=3, device=CPU)
+    assert ids.tolist() == [2, UNKNOWN, UNKNOWN]
+
+
+def test_codes_stand_for_values() -> None:
+    groups = Groups((Attribute("race", ("race=3", "race=7"), codes=(3, 7)),))
+    assert groups.checked_ids({"race": torch.tensor([7, 3])}, batch=2, device=CPU).tolist() == [1, 0]
+    with pytest.raises(DataError, match=r"group id 0 .*'race'.*not there when they were discovered"):
+        groups.checked_ids({"race": torch.tensor([7, 0])}, batch=2, device=CPU)
+
+
+def test_only_some_intersections() -> None:
+    groups = Groups(Groups.parse(CROSSED).attributes, present=(1, 2, 5))
+    assert groups.names == ("f × middle", "f × old", "m × old")
+    known = {"gender": torch.tensor([1, 0]), "age": torch.tensor([2, 1])}
+    assert groups.checked_ids(known, batch=2, device=CPU).tolist() == [2, 0]
+    with pytest.raises(DataError, match=r"intersection .* was not there"):
+        groups.checked_ids({"gender": GENDER, "age": AGE}, batch=4, device=CPU)
+
+
+@pytest.mark.parametrize(
+    "spec", [{}, {"gender": 1}, {"gender": 1, "age": ("all",)}, {"gender": "f"}, {"gender": ("f", "f")}], ids=str
+)
+def test_fewer_than_two_groups_are_refused(spec: Any) -> None:
+    with pytest.raises(ConfigError, match="at least two"):
+        Groups.parse(spec)
+
+
+def test_an_attribute_with_one_value_beside_another_is_fine() -> None:
+    assert Groups.parse({"country": ("DE",), "gender": 2}).names == ("DE × 0", "DE × 1")

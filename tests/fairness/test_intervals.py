@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from fairprune_plugin.fairness import parity
+from fairprune_plugin.fairness.counts import RateCounts
 from fairprune_plugin.fairness.intervals import Z95, gap_half_width, wilson
+from fairprune_plugin.fairness.rates import accuracy
 
 # Newcombe (Statistics in Medicine, 1998), table I, method 3: score interval without continuity correction.
 NEWCOMBE = {
@@ -23,10 +25,14 @@ def table(*values: float) -> torch.Tensor:
     return torch.tensor([values], dtype=torch.float64)
 
 
-def half_width(hits: torch.Tensor, totals: torch.Tensor, reference: str | int) -> torch.Tensor:
-    rates = hits / totals
+def half_width(
+    hits: torch.Tensor, totals: torch.Tensor, reference: str | int, sides: parity.Sides = parity.BOTH
+) -> torch.Tensor:
+    counts = RateCounts([accuracy()] * len(hits), hits.shape[1])
+    counts.hits, counts.squares, counts.totals = hits, hits, totals
+    rates = counts.values()
     weights = parity.reference_weights(rates, totals, reference)
-    return gap_half_width(hits, totals, parity.deviations(rates, weights), reference)
+    return gap_half_width(rates, counts.variances(), weights, reference, sides)
 
 
 def agresti_caffo(x: float, n: float) -> float:
@@ -61,8 +67,9 @@ def test_half_widths_against_the_formulas() -> None:
     extreme = Z95 * math.sqrt(agresti_caffo(9, 10) + agresti_caffo(50, 100))
     assert float(half_width(HITS, TOTALS, parity.PAIRWISE)) == pytest.approx(extreme)
     assert float(half_width(HITS, TOTALS, 0)) == pytest.approx(extreme)
-    # Group 1 is the farthest from everybody: F = p₁ − overall = (150/160) (p₁ − p_rest).
-    overall = Z95 * (150 / 160) * math.sqrt(agresti_caffo(9, 10) + agresti_caffo(80, 150))
+    # Group 1 is the farthest from everybody: F = p₁ − overall = (150/160) p₁ − (100/160) p₀ − (50/160) p₂.
+    shares = [(150, 9, 10), (100, 50, 100), (50, 30, 50)]
+    overall = Z95 * math.sqrt(sum((share / 160) ** 2 * agresti_caffo(x, n) for share, x, n in shares))
     assert float(half_width(HITS, TOTALS, parity.OVERALL)) == pytest.approx(overall)
 
 

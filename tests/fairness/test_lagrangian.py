@@ -12,6 +12,7 @@ from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, Tr
 from fairprune_plugin.fairness.constraints import AccuracyParity, DemographicParity, EqualizedOdds, EqualOpportunity
 from fairprune_plugin.fairness.lagrangian import LOOK_AFTER, VALIDATION, Lagrangian, cross_entropy
 from fairprune_plugin.fairness.multipliers import MultiplierConfig
+from fairprune_plugin.fairness.outputs import Task
 
 
 def batch(classes: int = 2, samples: int = 40, groups: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -35,7 +36,7 @@ def test_without_a_constraint_it_is_the_task_loss(s: torch.Tensor | None) -> Non
     logits, y, _ = batch()
     lagrangian = Lagrangian(None)
     assert torch.equal(lagrangian.loss(logits, y, s), F.cross_entropy(logits, y))
-    assert lagrangian.group_names == ()
+    assert lagrangian.groupings == ()
     lagrangian.dual_step_from_training()
 
 
@@ -54,11 +55,11 @@ def test_loss_is_task_loss_plus_every_penalty_and_so_is_its_gradient() -> None:
     logits, y, s = batch(groups=3)
     constraints = [EqualizedOdds(0.05, groups=3), DemographicParity(0.1, groups=3, reference="overall")]
     lagrangian = Lagrangian(constraints)
-    lagrangian.bind(2)
+    lagrangian.bind(Task(2))
     singles = [Lagrangian(constraint) for constraint in constraints]
     expected = F.cross_entropy(logits, y)
     for tracker, single in zip(lagrangian.trackers, singles, strict=True):
-        single.bind(2)
+        single.bind(Task(2))
         value = torch.rand(tracker.multipliers.shape)
         tracker.multipliers.set(value)
         single.trackers[0].multipliers.set(value)
@@ -134,13 +135,14 @@ def test_a_batch_with_a_nan_loss_leaves_the_counts_alone() -> None:
 BAD_GROUPS: dict[str, Any] = {
     "missing": None,
     "too-short": torch.zeros(3),
-    "column": torch.zeros(4, 1),
+    "two-columns": torch.zeros(4, 2),
     "fractions": torch.tensor([0.0, 0.5, 1.0, 1.0]),
     "nan": torch.tensor([0.0, float("nan"), 1.0, 1.0]),
     "complex": torch.zeros(4, dtype=torch.complex64),
     "negative": torch.tensor([0, 1, -1, 0]),
     "undeclared": torch.tensor([0, 1, 2, 0]),
-    "list": [0, 1, 0, 1],
+    "list-of-undeclared-names": ["a", "b", "a", "b"],
+    "number": 1,
     "other-device": torch.zeros(4, device="meta"),
 }
 
@@ -161,10 +163,14 @@ def test_unusable_targets_are_a_data_error_and_not_one_of_the_task_loss(classes:
         Lagrangian(AccuracyParity(0.1)).loss(torch.zeros(2, classes), torch.tensor([0.0, target]), torch.tensor([0, 1]))
 
 
-def test_constraints_share_groups() -> None:
-    with pytest.raises(ConfigError, match="same groups"):
-        Lagrangian([AccuracyParity(0.1), EqualOpportunity(0.1, groups=3)])
-    assert Lagrangian([AccuracyParity(0.1, groups=("a", "b"))]).group_names == ("a", "b")
+def test_each_constraint_has_groups_of_its_own() -> None:
+    gender, race = {"gender": ("f", "m")}, {"race": 3}
+    constraints = [AccuracyParity(0.1, groups=gender), EqualOpportunity(0.1, groups=race), AccuracyParity(0.2, gender)]
+    lagrangian = Lagrangian(constraints)
+    assert [groups.names for groups in lagrangian.groupings] == [("f", "m"), ("0", "1", "2")]
+    s = {"gender": torch.tensor([0, 1, 1]), "race": torch.tensor([2, 0, 1])}
+    batch = lagrangian.parse(torch.zeros(3), torch.zeros(3), s)
+    assert [ids.tolist() for ids in batch.ids] == [[0, 1, 1], [2, 0, 1], [0, 1, 1]]
 
 
 def test_something_else_than_a_constraint_is_refused() -> None:
@@ -175,7 +181,7 @@ def test_something_else_than_a_constraint_is_refused() -> None:
 def test_a_change_of_the_number_of_classes_is_refused() -> None:
     lagrangian = Lagrangian(AccuracyParity(0.1))
     lagrangian.loss(torch.zeros(2, 3), torch.zeros(2), torch.tensor([0, 1]))
-    with pytest.raises(TrainingStateError, match="2 classes now and had 3"):
+    with pytest.raises(TrainingStateError, match="2 classes now and had 3 classes before"):
         lagrangian.loss(torch.zeros(2, 2), torch.zeros(2), torch.tensor([0, 1]))
 
 

@@ -26,8 +26,8 @@ def test_condition_and_decision(rate: Rate, classes: int) -> None:
     counts, decides = MEANING[rate]
     outputs = Outputs.parse(torch.randn(60, classes), torch.randint(classes, (60,)))
     labels, predictions = outputs.targets.tolist(), outputs.predicted().tolist()
-    assert rate.condition(outputs.targets).tolist() == [counts(y) for y in labels]
-    assert rate.strict(outputs).tolist() == [decides(y, p) for y, p in zip(labels, predictions, strict=True)]
+    assert rate.counted(outputs.targets).tolist() == [counts(y) for y in labels]
+    assert rate.values(outputs).tolist() == [decides(y, p) for y, p in zip(labels, predictions, strict=True)]
 
 
 @pytest.mark.parametrize("rate", MEANING, ids=lambda rate: rate.name)
@@ -36,7 +36,7 @@ def test_condition_and_decision(rate: Rate, classes: int) -> None:
 def test_surrogate_is_on_the_same_side_as_the_decision(rate: Rate, surrogate: str, classes: int) -> None:
     outputs = Outputs.parse(torch.randn(60, classes), torch.randint(classes, (60,)))
     at_boundary = {"sigmoid": 0.5, "logistic": 0.0, "hinge": 0.0, "linear": 0.5}[surrogate]
-    assert torch.equal(rate.surrogate(outputs, surrogate) > at_boundary, rate.strict(outputs))
+    assert torch.equal(rate.surrogate_values(outputs, surrogate) > at_boundary, rate.values(outputs))
 
 
 def test_names_tell_the_class() -> None:

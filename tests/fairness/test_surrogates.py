@@ -18,6 +18,7 @@ CLOSED_FORM = {
     "hinge": lambda m: min(1.0, m),
     "linear": lambda m: (1 + m) / 2,
     "probability": lambda m: 1 / (1 + math.exp(-m)),
+    "cross_entropy": lambda m: 1 - math.log(1 + math.exp(-m)),
 }
 
 

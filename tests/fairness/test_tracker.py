@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from fairprune_plugin.errors import ConfigError, TrainingStateError
 from fairprune_plugin.fairness import parity
+from fairprune_plugin.fairness.constraint import Constraint
 from fairprune_plugin.fairness.constraints import (
     AccuracyParity,
-    Constraint,
     DegradationParity,
     DemographicParity,
     EqualizedOdds,
     EqualOpportunity,
 )
 from fairprune_plugin.fairness.multipliers import MultiplierConfig
-from fairprune_plugin.fairness.outputs import Outputs
+from fairprune_plugin.fairness.outputs import Outputs, Task
 from fairprune_plugin.fairness.tracker import ConstraintTracker
 
 PAPER = MultiplierConfig(rule="paper")
@@ -70,15 +70,15 @@ class TestSignRepair:
         f, y, s = data
         outputs, groups = Outputs.parse(f, (y > 0).long()), (s > 0).long()
         signed = float((SYMMETRIC[name](s * y * f) / share(s)).mean() - 1)
-        literal = ConstraintTracker(AccuracyParity(0.1, surrogate=name), 2, PAPER)
+        literal = ConstraintTracker(AccuracyParity(0.1, surrogate=name), Task(2), PAPER)
         for _ in range(2):  # a second pass over the full batch leaves the shares where they are
             assert float(literal.penalty(outputs, groups)) == pytest.approx(signed, abs=1e-5)
         # λ = 1 on "+F₁ − τ ≤ 0" alone, F₁ measured from group 0: the penalty is F₁ − τ.
-        tracker = ConstraintTracker(AccuracyParity(0.1, surrogate=name, reference=0), 2, MultiplierConfig())
+        tracker = ConstraintTracker(AccuracyParity(0.1, surrogate=name, reference=0), Task(2), MultiplierConfig())
         tracker.multipliers.set(torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]]))
         assert float(tracker.penalty(outputs, groups)) == pytest.approx(signed - 0.1, abs=1e-5)
         # Pairwise: λ = 1 on group 1 being too high and group 0 too low adds up to the difference − τ.
-        tracker = ConstraintTracker(AccuracyParity(0.1, surrogate=name), 2, MultiplierConfig())
+        tracker = ConstraintTracker(AccuracyParity(0.1, surrogate=name), Task(2), MultiplierConfig())
         tracker.multipliers.set(torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]]))
         assert float(tracker.penalty(outputs, groups)) == pytest.approx(signed - 0.1, abs=1e-5)
 
@@ -92,16 +92,16 @@ def naive_penalty(
     """The formula of METHOD section 2 with loops and masks, on one full batch where every group is known."""
     outputs = Outputs.parse(logits, targets)
     total = torch.zeros(())
-    for row, rate in enumerate(constraint.rates(outputs.num_classes)):
-        chosen = rate.condition(outputs.targets)
+    for row, rate in enumerate(constraint.rates(outputs.task)):
+        chosen = rate.counted(outputs.targets)
         groups = range(constraint.num_groups)
-        strict = [float(rate.strict(outputs)[chosen & (s == g)].double().mean()) for g in groups]
-        soft = [rate.surrogate(outputs, constraint.surrogate)[chosen & (s == g)].mean() for g in groups]
+        strict = [float(rate.values(outputs)[chosen & (s == g)].double().mean()) for g in groups]
+        soft = [rate.surrogate_values(outputs, constraint.surrogate)[chosen & (s == g)].mean() for g in groups]
         if constraint.reference == "pairwise":
             middle = (soft[strict.index(max(strict))] + soft[strict.index(min(strict))]) / 2
             allowed = constraint.tolerance / 2
         elif constraint.reference == "overall":
-            middle = rate.surrogate(outputs, constraint.surrogate)[chosen].mean()
+            middle = rate.surrogate_values(outputs, constraint.surrogate)[chosen].mean()
             allowed = constraint.tolerance
         else:
             middle, allowed = soft[int(constraint.reference)], constraint.tolerance
@@ -119,7 +119,7 @@ def test_penalty_and_gradient_against_autograd(notion: type[Constraint], referen
     constraint = notion(0.07, groups=3, reference=reference)
     logits = torch.randn(90, classes, requires_grad=True)
     targets, s = torch.randint(classes, (90,)), torch.randint(3, (90,))
-    tracker = ConstraintTracker(constraint, classes, MultiplierConfig())
+    tracker = ConstraintTracker(constraint, Task(classes), MultiplierConfig())
     multipliers = torch.rand(2, len(tracker.rates), 3)
     tracker.multipliers.set(multipliers)
     ours = tracker.penalty(Outputs.parse(logits, targets), s)
@@ -136,7 +136,7 @@ def test_penalty_does_not_depend_on_how_groups_are_numbered() -> None:
     values = []
     for order in itertools.permutations(range(3)):
         new_id = torch.tensor(order)
-        tracker = ConstraintTracker(DemographicParity(0.1, groups=3), 2, MultiplierConfig())
+        tracker = ConstraintTracker(DemographicParity(0.1, groups=3), Task(2), MultiplierConfig())
         tracker.multipliers.set(torch.empty_like(multipliers).index_copy_(2, new_id, multipliers))
         values.append(float(tracker.penalty(Outputs.parse(logits, targets), new_id[s])))
     assert values == pytest.approx([values[0]] * 6, abs=1e-6)
@@ -145,7 +145,7 @@ def test_penalty_does_not_depend_on_how_groups_are_numbered() -> None:
 @pytest.mark.parametrize("reference", ["pairwise", "overall", 0, 2], ids=str)
 @pytest.mark.parametrize("notion", NOTIONS, ids=lambda notion: notion.name)
 def test_a_group_nobody_has_seen_contributes_nothing(notion: type[Constraint], reference: str | int) -> None:
-    tracker = ConstraintTracker(notion(0.1, groups=3, reference=reference), 2, MultiplierConfig())
+    tracker = ConstraintTracker(notion(0.1, groups=3, reference=reference), Task(2), MultiplierConfig())
     tracker.multipliers.set(torch.rand(2, len(tracker.rates), 3))
     logits = torch.randn(20, requires_grad=True)
     value = tracker.penalty(Outputs.parse(logits, torch.randint(2, (20,))), torch.randint(2, (20,)))
@@ -158,7 +158,7 @@ def test_a_group_nobody_has_seen_contributes_nothing(notion: type[Constraint], r
 
 
 def test_a_group_absent_from_a_batch_keeps_its_place_in_the_gap() -> None:
-    tracker = ConstraintTracker(AccuracyParity(0.0, reference=0), 2, MultiplierConfig(window=1000))
+    tracker = ConstraintTracker(AccuracyParity(0.0, reference=0), Task(2), MultiplierConfig(window=1000))
     tracker.penalty(Outputs.parse(torch.tensor([1.0, -1.0]), torch.tensor([1, 1])), torch.tensor([0, 1]))
     tracker.multipliers.set(torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]]))
     logits = torch.tensor([0.3, 2.0])
@@ -171,14 +171,14 @@ def test_a_group_absent_from_a_batch_keeps_its_place_in_the_gap() -> None:
 
 
 def test_one_known_group_is_no_violation() -> None:
-    tracker = ConstraintTracker(AccuracyParity(0.05), 2, MultiplierConfig())
+    tracker = ConstraintTracker(AccuracyParity(0.05), Task(2), MultiplierConfig())
     tracker.penalty(Outputs.parse(torch.ones(4), torch.ones(4)), torch.zeros(4, dtype=torch.long))
     assert (tracker.strict_violation(tracker.counts, "train") == 0).all()
     assert tracker.gaps(tracker.counts, "train").isnan().all()
 
 
 def test_strict_violation_moves_the_multipliers_of_the_violated_side() -> None:
-    tracker = ConstraintTracker(AccuracyParity(0.1), 2, MultiplierConfig(lr=1.0))
+    tracker = ConstraintTracker(AccuracyParity(0.1), Task(2), MultiplierConfig(lr=1.0))
     tracker.penalty(
         Outputs.parse(torch.tensor([1.0, 1.0, 1.0, -1.0]), torch.ones(4)), torch.tensor([0, 0, 1, 1])
     )  # accuracies 1 and ½
@@ -188,24 +188,24 @@ def test_strict_violation_moves_the_multipliers_of_the_violated_side() -> None:
 
 
 def test_the_literal_rule_has_no_multipliers_and_two_groups_only() -> None:
-    tracker = ConstraintTracker(AccuracyParity(0.0), 2, PAPER)
+    tracker = ConstraintTracker(AccuracyParity(0.0), Task(2), PAPER)
     tracker.penalty(Outputs.parse(torch.tensor([1.0, -1.0]), torch.ones(2)), torch.tensor([0, 1]))
     tracker.dual_step(tracker.counts, "train")
     assert (tracker.multipliers.value == 0).all()
     with pytest.raises(ConfigError, match="two groups, got 3"):
-        ConstraintTracker(AccuracyParity(0.1, groups=3), 2, PAPER)
+        ConstraintTracker(AccuracyParity(0.1, groups=3), Task(2), PAPER)
 
 
 class TestDegradation:
     """R_g = A(dense, g) − A(pruned, g): what counts is the change, not the level."""
 
     def test_unmeasured_dense_rates_are_refused(self) -> None:
-        tracker = ConstraintTracker(DegradationParity(0.1), 2, MultiplierConfig())
+        tracker = ConstraintTracker(DegradationParity(0.1), Task(2), MultiplierConfig())
         with pytest.raises(TrainingStateError, match="measure_dense"):
             tracker.penalty(Outputs.parse(torch.ones(2), torch.ones(2)), torch.tensor([0, 1]))
 
     def test_gap_is_that_of_the_changes(self) -> None:
-        tracker = ConstraintTracker(DegradationParity(0.1), 2, MultiplierConfig())
+        tracker = ConstraintTracker(DegradationParity(0.1), Task(2), MultiplierConfig())
         tracker.dense_rates["test"] = torch.tensor([[0.9, 0.6]], dtype=torch.float64)
         counts = tracker.new_counts()
         counts.hits, counts.totals = torch.tensor([[80.0, 55.0]]).double(), torch.tensor([[100.0, 100.0]]).double()
@@ -219,7 +219,7 @@ class TestDegradation:
 
 def test_violations_and_gap_agree() -> None:
     for reference in ("pairwise", "overall", 1):
-        tracker = ConstraintTracker(EqualizedOdds(0.1, groups=4, reference=reference), 2, MultiplierConfig())
+        tracker = ConstraintTracker(EqualizedOdds(0.1, groups=4, reference=reference), Task(2), MultiplierConfig())
         counts = tracker.new_counts()
         counts.update(Outputs.parse(torch.randn(100), torch.randint(2, (100,))), torch.randint(4, (100,)))
         largest = tracker.strict_violation(counts, "test").amax(dim=(0, 2))
@@ -246,7 +246,7 @@ def test_state_round_trip_continues_identically() -> None:
         return out
 
     def tracker() -> ConstraintTracker:
-        return ConstraintTracker(DemographicParity(0.0), 2, MultiplierConfig(lr=1.0))
+        return ConstraintTracker(DemographicParity(0.0), Task(2), MultiplierConfig(lr=1.0))
 
     whole, first, second = tracker(), tracker(), tracker()
     expected = run(whole, batches())

@@ -82,7 +82,6 @@ def test_ratios_of_layers_outside_their_range(name: str) -> None:
         ({"total_steps": 1}, "at least 2 training steps"),
         ({"total_steps": 3, "iterative_steps": 3}, "at least 2 training steps"),
         ({"constraint": "equal_opportunity"}, "a constraint needs a tolerance"),
-        ({"constraint": [EqualOpportunity(0.1), EqualOpportunity(0.1, groups=3)]}, "share a sensitive attribute"),
         ({"target": "params", "pruning_ratio": 0.99}, "every layer at its floor"),
         ({"target": "params", "max_pruning_ratio": 0.25, "pruning_ratio": 0.6}, "lower the floor"),
     ],
@@ -186,18 +185,34 @@ CONSTRAINED_OR_NOT = [
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s[:-1], r"expected a sensitive attribute of shape \(16,\).* got \(15,\)"),
-        (lambda s: s[:, None], r"shape \(16,\).* got \(16, 1\)"),
-        (lambda s: torch.where(s == 1, torch.nan, 0.0), "has NaN: give the unknown group an id"),
+        (lambda s: s[:-1], r"expected the sensitive attribute of shape \(16,\).* got \(15,\)"),
+        (lambda s: torch.stack([s, s], 1), r"shape \(16,\).* got \(16, 2\)"),
+        (lambda s: torch.where(s == 1, torch.nan, 0.0), "has NaN or infinite ids: give the unknown group an id"),
         (lambda s: s * 0.5, "fractions: map each group to"),
-        (lambda s: s - 1, "negative id -1"),
-        (lambda s: s + 1, "group id 2 was never declared: .*women, men.*groups=3"),
+        (
+            lambda s: s - 1,
+            "group id -1 .* never declared.* give the unknown group an id of its own or drop those samples",
+        ),
+        (lambda s: s + 1, "group id 2 of the sensitive attribute was never declared: .*women, men.*groups=3"),
         (lambda s: s.to(torch.complex64), "complex"),
-        (lambda s: s.tolist(), "as a tensor of group ids, got list"),
+        (lambda s: s.numpy(), "as a tensor of group ids or a list of 16 names, got ndarray"),
+        (lambda s: ["other"] * 16, "group 'other' .* never declared: .*women, men.*pass its name too"),
         (lambda s: None, r"needs the sensitive attribute: call loss\(logits, y, s\)"),
         (lambda s: s.to("meta"), "on meta: move the batch"),
     ],
-    ids=["length", "shape", "nan", "fractions", "negative", "undeclared", "complex", "list", "missing", "device"],
+    ids=[
+        "length",
+        "shape",
+        "nan",
+        "fractions",
+        "negative",
+        "undeclared",
+        "complex",
+        "array",
+        "name",
+        "missing",
+        "device",
+    ],
 )
 def test_sensitive_attribute(change: Callable[[Tensor], Any], message: str) -> None:
     model, pruner = build()
@@ -255,7 +270,7 @@ def test_the_number_of_classes_must_not_change() -> None:
     model, pruner = build()
     _, y, s = batch(model)
     pruner.loss(torch.randn(16, 3, requires_grad=True), y, s)
-    with pytest.raises(TrainingStateError, match="2 classes now and had 3 before"):
+    with pytest.raises(TrainingStateError, match="2 classes now and had 3 classes before"):
         pruner.loss(torch.randn(16, 2, requires_grad=True), y, s)
 
 
@@ -384,13 +399,13 @@ def fit(model: SmallMLP, pruner: BiFPPruner, loader: Any, **options: Any) -> Any
         (lambda x, y, s: (x,), r"expected batches \(x, y, s\).* yields 1 items"),
         (lambda x, y, s: (x, y, s, s), r"expected batches \(x, y, s\).* yields 4 items"),
         (lambda x, y, s: x, r"expected batches \(x, y, s\).* yields Tensor"),
-        (lambda x, y, s: {"x": x}, r"expected batches \(x, y, s\).* yields dict"),
+        (lambda x, y, s: {"x": x}, "expected a target in the batch, under one of y, labels, .* dict has 'x'"),
         (lambda x, y, s: (x, y, s * 0), r"one group only \(women\) of women, men"),
         (
             lambda x, y, s: (x, y * (s == 0), s),
             r"true_positive_rate.*undefined for group men .*Merge or drop the group",
         ),
-        (lambda x, y, s: (x, y, s + 1), "group id 2 was never declared"),
+        (lambda x, y, s: (x, y, s + 1), "group id 2 of the sensitive attribute was never declared"),
     ],
     ids=["no-s", "one-item", "four-items", "tensor", "dict", "one-group", "no-positives", "undeclared"],
 )

@@ -16,25 +16,66 @@ Forward = Callable[[nn.Module, Any], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs (anything the forward function takes), targets ``(N,)`` and group ids ``(N,)`` or ``None``."""
+    """Inputs (anything the forward function takes), targets ``(N,)`` or ``(N, L)``, and the sensitive attribute: group
+    ids ``(N,)`` or ``(N, A)``, a mapping of ``(N,)`` ones, or ``None``."""
 
     inputs: Any
     targets: Tensor
-    sensitive: Tensor | None
+    sensitive: Any
+
+
+TARGET_KEYS = ("y", "labels", "label", "targets", "target")
+SENSITIVE_KEYS = ("s", "sensitive", "sensitive_attribute", "sensitive_features")
+INPUT_KEYS = ("x", "inputs", "input", "image", "images")
 
 
 def read_batch(raw: Any, model: nn.Module) -> Batch:
-    """Takes ``(x, y, s)`` or ``(x, y)`` apart and moves it to where the model is.
+    """Takes ``(x, y, s)`` or ``(x, y)`` apart, or a mapping by its customary keys, and moves it to where the model is.
+
+    In a mapping, what is neither target nor sensitive attribute is the input: one field of :data:`INPUT_KEYS`, else
+    all remaining fields as keyword arguments (as Hugging Face models take them).
 
     Raises:
-        DataError: If the loader yields something else.
+        DataError: If the loader yields something else, or a mapping without a target; the field is named.
     """
+    device = next(model.parameters()).device
+    if isinstance(raw, Mapping):
+        return _from_mapping(_move(raw, device))
     if not isinstance(raw, tuple | list) or len(raw) not in (2, 3):
         what = f"{len(raw)} items" if isinstance(raw, tuple | list) else type(raw).__name__
         raise DataError(f"expected batches (x, y, s): inputs, targets, sensitive attribute; the loader yields {what}")
-    device = next(model.parameters()).device
     inputs, targets, *rest = (_move(part, device) for part in raw)
     return Batch(inputs, targets, rest[0] if rest else None)
+
+
+def _from_mapping(raw: dict[str, Any]) -> Batch:
+    target = next((key for key in TARGET_KEYS if key in raw), None)
+    sensitive = next((key for key in SENSITIVE_KEYS if key in raw), None)
+    rest = {key: value for key, value in raw.items() if key not in (target, sensitive)}
+    one = next((key for key in INPUT_KEYS if key in rest), None)
+    there = ", ".join(repr(key) for key in raw) or "nothing"
+    if target is None:
+        raise DataError(
+            f"expected a target in the batch, under one of {', '.join(TARGET_KEYS)}; the loader's dict has {there}: "
+            "rename the field, or yield (x, y, s)"
+        )
+    if not rest:
+        raise DataError(f"expected inputs beside {target!r} in the batch; the loader's dict has {there} only")
+    return Batch(rest if one is None else rest[one], raw[target], None if sensitive is None else raw[sensitive])
+
+
+def missing_sensitive(raw: Any, split: str) -> DataError:
+    """What to say of a batch in which the constraint finds no sensitive attribute."""
+    if isinstance(raw, Mapping):
+        there = ", ".join(repr(key) for key in raw)
+        return DataError(
+            f"the {split} loader's dicts have no sensitive attribute, expected under one of {', '.join(SENSITIVE_KEYS)}; "
+            f"there are {there}"
+        )
+    return DataError(
+        f"the {split} loader yields (x, y) but the constraint needs (x, y, s): add the sensitive attribute, one group id "
+        "per sample"
+    )
 
 
 def default_forward(model: nn.Module, inputs: Any) -> Tensor:

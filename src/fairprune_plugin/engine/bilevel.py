@@ -85,7 +85,7 @@ class BiLevelEngine:
         self.phase_step = 0
         self._guard.remember()
 
-    def loss(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None) -> Tensor:
         """The Lagrangian of a batch, to call ``backward()`` on; see :meth:`.Lagrangian.loss`.
 
         Raises:

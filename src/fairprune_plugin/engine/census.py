@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -11,15 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, FairPruneWarning
-from ..fairness.groups import check_groups
+from ..fairness.constraint import Constraint
 from ..fairness.lagrangian import Lagrangian
-from .batches import read_batch
+from ..fairness.outputs import Task
+from .batches import missing_sensitive, read_batch
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Targets and sensitive attributes of one batch, on the CPU."""
+
+    targets: Tensor
+    sensitive: Any
 
 
 def check_loader(
     loader: Iterable[Any], model: nn.Module, lagrangian: Lagrangian, *, split: str, limit: int | None = None
 ) -> None:
-    """Refuses data on which the constraint cannot be learned; warns where it merely cannot be judged.
+    """Refuses data on which the constraint cannot be learned; warns where it merely cannot be judged. Discovers groups
+    that were not declared.
 
     Args:
         loader: Batches ``(x, y, s)``.
@@ -30,34 +41,32 @@ def check_loader(
 
     Raises:
         DataError: Training data without samples, with one group only, or with a group that a rate's condition
-            never meets (no positives under equal opportunity).
+            never meets (no positives under equal opportunity), unless ``min_group_size`` lets such groups be.
     """
     if not lagrangian.constraints:
         return
-    names = lagrangian.group_names
-    targets, groups = _labels(islice(loader, limit), model, names, split)
-    missing: list[str] = []
-    present = torch.bincount(groups, minlength=len(names)) > 0
-    if int(present.sum()) < 2:
-        only = ", ".join(name for name, here in zip(names, present, strict=True) if here)
-        raise DataError(
-            f"the {split} data contain one group only ({only}) of {', '.join(names)}: a gap needs at least two; "
-            "check how the sensitive attribute is read"
-        )
-    missing += [f"no sample of group {name}" for name, here in zip(names, present, strict=True) if not here]
-    num_classes = max(2, int(targets.max()) + 1)
+    labels = read_labels(islice(loader, limit), model, split)
+    discover_groups(lagrangian, labels)
+    if split == "train":
+        _refuse_one_class(labels)
+    task = _task(labels)
+    missing, small = [], []
     for constraint in lagrangian.constraints:
-        for rate in constraint.rates(num_classes):
-            met = torch.bincount(groups[rate.condition(targets)], minlength=len(names)) > 0
-            missing += [
-                f"{constraint.name}: {rate.name} is undefined for group {name} (no sample meets its condition)"
-                for name, here, ok in zip(names, present, met, strict=True)
-                if here and not ok
-            ]
+        totals = _totals(constraint, task, labels)
+        absent, too_small = _gaps_in(constraint, task, totals, split)
+        missing += absent
+        small += too_small
+    missing, small = list(dict.fromkeys(missing)), list(dict.fromkeys(small))
     if missing and split == "train":
         raise DataError(
             f"the constraint cannot be learned from the training data: {'; '.join(missing[:5])}. Merge or drop the "
-            "group, or use a constraint that does not condition on that label"
+            "group, let small groups be (min_group_size=1), or use a constraint that does not condition on that label"
+        )
+    if small:
+        warnings.warn(
+            f"on the {split} data: {'; '.join(small[:5])}{'; …' if len(small) > 5 else ''}; reported, not constrained",
+            FairPruneWarning,
+            stacklevel=4,
         )
     if missing:
         warnings.warn(
@@ -68,19 +77,84 @@ def check_loader(
         )
 
 
-def _labels(loader: Iterable[Any], model: nn.Module, names: tuple[str, ...], split: str) -> tuple[Tensor, Tensor]:
-    targets, groups = [], []
+def discover_groups(lagrangian: Lagrangian, labels: list[Labels]) -> None:
+    """Fills in groups that were left to the data."""
+    batches = [(batch.sensitive, len(batch.targets), torch.device("cpu")) for batch in labels]
+    lagrangian.discover_groups(batches)
+
+
+def read_labels(loader: Iterable[Any], model: nn.Module, split: str) -> list[Labels]:
+    """Targets and sensitive attributes of every batch of a loader.
+
+    Raises:
+        DataError: If there is none, or one lacks the sensitive attribute.
+    """
+    labels = []
     for raw in loader:
         batch = read_batch(raw, model)
         if batch.sensitive is None:
-            raise DataError(
-                f"the {split} loader yields (x, y) but the constraint needs (x, y, s): add the sensitive "
-                "attribute, one group id per sample"
-            )
-        flat = batch.targets.reshape(-1)
-        checked = check_groups(batch.sensitive, batch=len(flat), group_names=names, device=flat.device)
-        targets.append(flat.long().cpu())
-        groups.append(checked.cpu())
-    if not targets:
+            raise missing_sensitive(raw, split)
+        labels.append(Labels(batch.targets.cpu(), _to_cpu(batch.sensitive)))
+    if not labels:
         raise DataError(f"the {split} loader is empty: no batch to train or judge on")
-    return torch.cat(targets), torch.cat(groups)
+    return labels
+
+
+def _to_cpu(sensitive: Any) -> Any:
+    if isinstance(sensitive, Tensor):
+        return sensitive.cpu()
+    if isinstance(sensitive, dict):
+        return {key: _to_cpu(value) for key, value in sensitive.items()}
+    return sensitive
+
+
+def _task(labels: list[Labels]) -> Task:
+    """The task as far as targets tell: classes that never occur are not counted."""
+    first = labels[0].targets
+    if first.dim() == 2 and first.shape[1] > 1:
+        return Task(2, first.shape[1])
+    return Task(max(2, max(int(batch.targets.max()) for batch in labels) + 1))
+
+
+def _refuse_one_class(labels: list[Labels]) -> None:
+    first = labels[0].targets.reshape(-1)[:1]
+    if all(bool((batch.targets == first).all()) for batch in labels):
+        raise DataError(
+            f"all labels of the training data are {first.item():g}: there is nothing to learn; check how the targets are "
+            "read"
+        )
+
+
+def _totals(constraint: Constraint, task: Task, labels: list[Labels]) -> Tensor:
+    """Samples of each group in all (first row), and behind each rate, ``(1 + R, G)``."""
+    rates = constraint.rates(task)
+    totals = torch.zeros(1 + len(rates), constraint.num_groups)
+    for batch in labels:
+        flat = batch.targets if task.num_labels is not None else batch.targets.reshape(-1)
+        ids = constraint.group_spec.checked_ids(batch.sensitive, batch=len(flat), device=flat.device)
+        counted = torch.stack([torch.ones(len(flat)), *(rate.counted(flat.long()).float() for rate in rates)])
+        totals.index_add_(1, ids, counted)
+    return totals
+
+
+def _gaps_in(constraint: Constraint, task: Task, totals: Tensor, split: str) -> tuple[list[str], list[str]]:
+    """What a constraint misses in the data, and which groups are smaller than it wants them."""
+    names, least = constraint.group_names, constraint.min_group_size
+    present = totals[0] > 0
+    if int(present.sum()) < 2:
+        only = ", ".join(name for name, here in zip(names, present, strict=True) if here)
+        raise DataError(
+            f"the {split} data contain one group only ({only}) of {', '.join(names)}: a gap needs at least two; "
+            "check how the sensitive attribute is read"
+        )
+    absent = [f"no sample of group {name}" for name, here in zip(names, present, strict=True) if not here]
+    small = []
+    for rate, row in zip(constraint.rates(task), totals[1:], strict=True):
+        for name, here, count in zip(names, present, row.tolist(), strict=True):
+            if 0 < count < least:
+                small.append(f"{rate.name} of group {name} rests on {int(count)} samples, fewer than {least}")
+            elif here and count == 0:
+                absent.append(
+                    f"{constraint.name}: {rate.name} is undefined for group {name} (no sample meets its condition)"
+                )
+    return ([], small + absent) if least else (absent, small)

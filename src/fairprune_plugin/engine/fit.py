@@ -12,15 +12,22 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..errors import ConfigError, DataError, NonFiniteError, TrainingStateError
-from ..fairness.evaluation import SATISFIED, Evaluation
+from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN, VALIDATION, Lagrangian
 from .batches import Batch, Forward, read_batch
 from .bilevel import BiLevelEngine
 from .census import check_loader
 from .evaluate import evaluate, mode, recalibrate_batch_norm
+from .folds import Folds
+from .message import message
+from .preflight import check_optimizer, check_walkable, length, planned_steps
 from .result import FitResult, HistoryRow, Size
-from .snapshots import BestSnapshot, rank
+from .snapshots import SELECTIONS, BestSnapshot, rank
 from .validation_stream import ValidationStream, endless
+
+BOTH = "both"
+FOLDS = "folds"
+DRIVERS = (VALIDATION, BOTH, TRAIN, FOLDS)
 
 OnEvaluation = Callable[[HistoryRow], None]
 
@@ -35,7 +42,7 @@ class Host(Protocol):
     dense_record: tuple[Evaluation, Size] | None
 
     def plan(self, total_steps: int) -> None: ...
-    def loss(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None = None) -> Tensor: ...
+    def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None) -> Tensor: ...
     def regularize(self, model: nn.Module) -> None: ...
     def remove_round(self) -> None: ...
     def rounds_left(self) -> int: ...
@@ -54,6 +61,9 @@ class FitOptions:
     progress: bool
     forward: Forward
     on_evaluation: OnEvaluation | None
+    select_by: str
+    driver: str | None
+    folds: int
 
 
 class Run:
@@ -89,7 +99,17 @@ class Run:
         self.options = options
         self.total = planned_steps(host.total_steps, options.epochs, train)
         self.history: list[HistoryRow] = []
-        self.snapshots = BestSnapshot()
+        if options.select_by not in SELECTIONS:
+            raise ConfigError(f"unknown select_by {options.select_by!r}: choose one of {', '.join(SELECTIONS)}")
+        driver = options.driver or (VALIDATION if validation is not None else TRAIN)
+        if driver not in DRIVERS or (driver in (VALIDATION, BOTH) and validation is None):
+            raise ConfigError(
+                f"expected the multipliers' driver as one of {', '.join(DRIVERS)}, the first two with a validation loader only; "
+                f"got {driver!r} {'without' if validation is None else 'with'} one"
+            )
+        self.driver = driver
+        self.folds = Folds(train, options.folds) if driver == FOLDS else None
+        self.snapshots = BestSnapshot(options.select_by)
         self.evaluation_passes = 0
         self.stream: ValidationStream | None = None
         self._loss_mean = math.nan
@@ -113,12 +133,7 @@ class Run:
                 "loop of your own: finish that loop, or build a new pruner on a dense model"
             )
         before, dense = host.dense_record  # of the first call, if an interrupted run is continued
-        if self.validation is not None and host.lagrangian.constraints:
-            host.lagrangian.driver = VALIDATION
-            window = _length(self.validation) or host.lagrangian.config.window
-            self.stream = ValidationStream(
-                self.validation, window=window, every=self.options.dual_every, forward=self.options.forward
-            )
+        self._drive_multipliers()
         bar = tqdm(
             total=self.total,
             desc="BiFP",
@@ -138,13 +153,42 @@ class Run:
                     bar.set_postfix(self._validate())
         return self._finish(before, dense)
 
+    def _drive_multipliers(self) -> None:
+        """By validation data, by held-out folds, or (nothing to do) by training counts."""
+        lagrangian = self.host.lagrangian
+        held_out = self.validation if self.folds is None else self.folds.split(0)[1]
+        if self.driver == TRAIN or held_out is None or not lagrangian.constraints:
+            return
+        lagrangian.driver = VALIDATION
+        self.stream = ValidationStream(
+            held_out,
+            window=length(held_out) or lagrangian.config.window,
+            every=self.options.dual_every,
+            forward=self.options.forward,
+            split=TRAIN if self.driver == FOLDS else VALIDATION,
+            and_training=self.driver == BOTH,
+        )
+
     def _training_batches(self) -> Iterator[Batch]:
         engine = self.host.engine
-        batches = endless(self.train, TRAIN)
+        batches = endless(self.train, TRAIN) if self.folds is None else self._all_but_a_fold(self.folds)
         while engine.step_index < self.total:
             separate = self.mask_batches is not None and engine.timetable.learns_mask(engine.phase_step)
             source = self.mask_batches if separate and self.mask_batches is not None else batches
             yield read_batch(next(source), self.host.model)
+
+    def _all_but_a_fold(self, folds: Folds) -> Iterator[Any]:
+        for training, held_out in folds.passes():
+            if self.stream is not None:
+                self.stream.switch(held_out)
+            batch = None
+            for batch in training:
+                yield batch
+            if batch is None:
+                raise DataError(
+                    f"no training batch is left beside the held-out fold of {self.options.folds}: use fewer folds, a "
+                    "smaller batch_size, or drop_last=False"
+                )
 
     def _train_step(self, batch: Batch) -> None:
         host = self.host
@@ -180,11 +224,12 @@ class Run:
                 tuple(tracker.multipliers.value.reshape(-1).tolist()) for tracker in host.lagrangian.trackers
             ),
             feasible=evaluation.feasible,
+            at_target=engine.at_target and host.rounds_left() == 1,
         )
         self.history.append(row)
         if self.options.on_evaluation is not None:
             self.options.on_evaluation(row)
-        if engine.at_target and host.rounds_left() == 1:
+        if row.at_target:
             self.snapshots.offer(host.model, engine.weights.keep, evaluation, engine.step_index)
         gaps = "/".join(f"{gap:.3f}" for gap in row.gaps) or "-"
         return {"acc": f"{row.accuracy:.3f}", "gap": gaps, "pruned": f"{row.progress:.0%}"}
@@ -220,7 +265,7 @@ class Run:
             dense=dense,
             pruned=host.size(),
             feasible=after.feasible,
-            message=_message(after, chosen=self.snapshots.best is not None),
+            message=message(before, after, self.history, chosen=self.snapshots.best is not None),
             history=self.history,
             passes=host.engine.passes,
             evaluation_passes=self.evaluation_passes,
@@ -238,7 +283,7 @@ class Run:
             forward=self.options.forward,
         )
         fresh = self._evaluate(split, name)
-        if rank(fresh) >= rank(after):
+        if rank(fresh, self.options.select_by) >= rank(after, self.options.select_by):
             return fresh
         with torch.no_grad():
             for buffer, saved in zip(self.host.model.buffers(), buffers, strict=True):
@@ -249,9 +294,10 @@ class Run:
         """Dense rates of every split a constraint will be compared on, and the "before" of the report."""
         lagrangian, model = self.host.lagrangian, self.host.model
         forward = self.options.forward
-        relative = any(constraint.relative_to_dense for constraint in lagrangian.constraints)
+        # Also where the whole data tell which groups are large enough to be constrained.
+        needed = any(c.relative_to_dense or c.min_group_size for c in lagrangian.constraints)
         train = None
-        if relative or self.validation is None:
+        if needed or self.validation is None:
             train = evaluate(model, self.train, lagrangian, split=TRAIN, forward=forward, dense=True)
         if self.validation is None:
             assert train is not None
@@ -259,97 +305,5 @@ class Run:
         return evaluate(model, self.validation, lagrangian, split=VALIDATION, forward=forward, dense=True)
 
     def _evaluate(self, loader: Iterable[Any], split: str) -> Evaluation:
-        self.evaluation_passes += _length(loader) or 0
+        self.evaluation_passes += length(loader) or 0
         return evaluate(self.host.model, loader, self.host.lagrangian, split=split, forward=self.options.forward)
-
-
-def check_walkable(loader: Iterable[Any] | None, name: str) -> None:
-    """Refuses what cannot be walked more than once, before training does it.
-
-    Raises:
-        DataError: For a generator or an empty loader.
-    """
-    if loader is not None and (isinstance(loader, Iterator) or _length(loader) == 0):
-        raise DataError(
-            f"the {name} loader is empty or a generator: pass something that can be iterated again and again, such as "
-            "a DataLoader or a list of batches, not a generator"
-        )
-
-
-def check_optimizer(optimizer: torch.optim.Optimizer, lr_scheduler: Any, model: nn.Module) -> None:
-    """Refuses an optimizer of another model, and a scheduler that cannot be stepped without a metric.
-
-    Raises:
-        ConfigError: Saying which.
-    """
-    own = {id(parameter) for parameter in model.parameters()}
-    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-        raise ConfigError(
-            "the optimizer holds none of this model's parameters, so nothing would be trained: build it from "
-            "model.parameters() of the model that was passed to the pruner"
-        )
-    if isinstance(lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        raise ConfigError(
-            "fit() steps the scheduler once per training step and has no metric for ReduceLROnPlateau: pass a "
-            "schedule over steps, such as CosineAnnealingLR(optimizer, total_steps)"
-        )
-
-
-def planned_steps(total_steps: int | None, epochs: int | None, train: Iterable[Any]) -> int:
-    """Number of training steps, from whichever was given.
-
-    Raises:
-        ConfigError: If neither was, if both disagree, or if a loader without a length is to give epochs.
-    """
-    if epochs is None:
-        if total_steps is None:
-            raise ConfigError("how long to train is unknown: pass epochs to fit() or total_steps to the pruner")
-        return total_steps
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ConfigError(f"expected epochs as a positive whole number, got {epochs!r}")
-    length = _length(train)
-    if length is None:
-        raise ConfigError("the training loader has no length: pass total_steps to the pruner instead of epochs")
-    steps = epochs * length
-    if total_steps is not None and total_steps != steps:
-        raise ConfigError(
-            f"epochs={epochs} of {length} batches are {steps} steps, but total_steps={total_steps}: give one of them"
-        )
-    return steps
-
-
-def _length(loader: Iterable[Any]) -> int | None:
-    try:
-        return len(loader)  # type: ignore[arg-type]
-    except TypeError:
-        return None
-
-
-def _message(after: Evaluation, *, chosen: bool) -> str:
-    """One paragraph: does the constraint hold, by how much, and is there a catch."""
-    if not after.verdicts:
-        return "No constraint was asked for."
-    parts = [
-        f"{v.constraint}: gap {v.gap:.4f} (±{v.half_width:.4f}) against a tolerance of {v.tolerance:g}, {v.status}"
-        for v in after.verdicts
-    ]
-    head = f"On the {after.split} data the gap is within the tolerance"
-    if all(verdict.status == SATISFIED for verdict in after.verdicts):
-        head = f"On the {after.split} data the constraint holds"
-    if not after.feasible and not chosen:
-        head = (
-            f"NOT FEASIBLE: the model does not meet the constraint on the {after.split} data (no validation data, so "
-        )
-        head += "no other moment of the run was looked at)"
-    elif not after.feasible:
-        head = (
-            f"NOT FEASIBLE: no model at the target size met the constraint on the {after.split} data; this is the "
-            "nearest one found"
-        )
-    catch = ""
-    if after.degenerate:
-        catch = (
-            " DEGENERATE: the model predicts the same class for everybody, which is equal and useless; prune less, "
-            "train longer, widen the tolerance, or use target='params'."
-        )
-    return f"{head}. {'; '.join(parts)}.{catch}"

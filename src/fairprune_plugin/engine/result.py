@@ -35,6 +35,7 @@ class HistoryRow:
         gaps: Largest gap of each constraint there.
         multipliers: All λ of each constraint, flattened.
         feasible: Whether every constraint held by its point estimate.
+        at_target: Whether the model had its final size.
     """
 
     step: int
@@ -44,6 +45,7 @@ class HistoryRow:
     gaps: tuple[float, ...]
     multipliers: tuple[tuple[float, ...], ...]
     feasible: bool
+    at_target: bool
 
 
 @dataclass

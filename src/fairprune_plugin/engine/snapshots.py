@@ -20,21 +20,35 @@ class Snapshot:
     step: int
 
 
-def rank(evaluation: Evaluation) -> tuple[float, float]:
-    """Order of preference: no excess over the tolerance first, then accuracy."""
+GAP = "gap"
+UPPER_BOUND = "upper_bound"
+SELECTIONS = (GAP, UPPER_BOUND)
+
+
+def rank(evaluation: Evaluation, select_by: str = GAP) -> tuple[float, ...]:
+    """Order of preference: no excess over the tolerance first, then accuracy.
+
+    Args:
+        evaluation: Of a snapshot.
+        select_by: Whether the excess is that of the gap, or of the upper bound of its 95 % interval.
+    """
+    if select_by == UPPER_BOUND:
+        # An undefined gap leaves every moment of a run without an upper bound: then the defined gaps decide.
+        return (-evaluation.upper_excess, -evaluation.excess, evaluation.accuracy)
     return (-evaluation.excess, evaluation.accuracy)
 
 
 class BestSnapshot:
     """Keeps the best snapshot by :func:`rank`; ties go to the later one, whose weights have settled longer."""
 
-    def __init__(self) -> None:
+    def __init__(self, select_by: str = GAP) -> None:
+        self._select_by = select_by
         self.best: Snapshot | None = None
 
     @torch.no_grad()
     def offer(self, model: nn.Module, keep: Tensor, evaluation: Evaluation, step: int) -> bool:
         """Takes a copy of the model if it is the best so far; returns whether it was."""
-        if self.best is not None and rank(evaluation) < rank(self.best.evaluation):
+        if self.best is not None and rank(evaluation, self._select_by) < rank(self.best.evaluation, self._select_by):
             return False
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         self.best = Snapshot(state, keep.clone(), evaluation, step)

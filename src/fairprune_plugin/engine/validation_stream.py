@@ -26,14 +26,31 @@ class ValidationStream:
         loader: Held-out data; started over when it ends.
         window: Batches the running counts remember.
         every: Training steps between two batches; a dual step stands for that many.
+        split: Whose dense rates a constraint is compared with.
+        and_training: Whether training counts have a say as well: the larger violation counts.
     """
 
-    def __init__(self, loader: Iterable[Any], *, window: int, every: int, forward: Forward) -> None:
-        self._batches = endless(loader, VALIDATION)
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        *,
+        window: int,
+        every: int,
+        forward: Forward,
+        split: str = VALIDATION,
+        and_training: bool = False,
+    ) -> None:
+        self._and_training = and_training
+        self._batches = endless(loader, split)
+        self._split = split
         self._decay = 1 - 1 / max(window, 2)
         self._every = every
         self._forward = forward
         self._counts: list[RateCounts] = []
+
+    def switch(self, loader: Iterable[Any]) -> None:
+        """Goes on with other held-out batches; counts are kept."""
+        self._batches = endless(loader, self._split)
 
     @torch.no_grad()
     def dual_step(self, model: nn.Module, lagrangian: Lagrangian) -> None:
@@ -42,13 +59,13 @@ class ValidationStream:
         assert batch.sensitive is not None  # the loader was checked before training
         with mode(model, training=False):
             logits = self._forward(model, batch.inputs)
-        outputs, groups = lagrangian.parse(logits, batch.targets, batch.sensitive)
-        lagrangian.bind(outputs.num_classes)
+        parsed = lagrangian.parse(logits, batch.targets, batch.sensitive)
+        lagrangian.bind(parsed.outputs.task)
         if not self._counts:
             self._counts = [tracker.new_counts(decay=self._decay) for tracker in lagrangian.trackers]
-        for tracker, counts in zip(lagrangian.trackers, self._counts, strict=True):
-            counts.update(outputs, groups)
-            tracker.dual_step(counts, VALIDATION, steps=self._every)
+        for tracker, counts, ids in zip(lagrangian.trackers, self._counts, parsed.ids, strict=True):
+            counts.update(parsed.outputs, ids)
+            tracker.dual_step(counts, self._split, steps=self._every, and_training=self._and_training)
 
 
 def endless(loader: Iterable[Any], name: str) -> Iterator[Any]:

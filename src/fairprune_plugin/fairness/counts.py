@@ -12,7 +12,7 @@ from .rates import Rate
 
 
 class RateCounts:
-    """Numerators and denominators of ``R`` rates for ``G`` groups, with optional forgetting.
+    """Sums, sums of squares and numbers of samples of ``R`` rates for ``G`` groups, with optional forgetting.
 
     Args:
         rates: The ``R`` rates to count.
@@ -27,6 +27,7 @@ class RateCounts:
         self.decay = decay
         shape = (len(self.rates), num_groups)
         self.hits = torch.zeros(shape, dtype=torch.float64)
+        self.squares = torch.zeros(shape, dtype=torch.float64)
         self.totals = torch.zeros(shape, dtype=torch.float64)
         self.samples = torch.zeros((), dtype=torch.float64)
 
@@ -36,17 +37,21 @@ class RateCounts:
 
         Args:
             outputs: The batch's logits and targets.
-            groups: ``(N,)`` int64 group ids.
+            groups: ``(N,)`` int64 group ids; samples of no group (negative ids) are left out.
         """
         self._to(groups.device)
-        conditions = torch.stack([rate.condition(outputs.targets) for rate in self.rates]).double()
-        decisions = torch.stack([rate.strict(outputs) for rate in self.rates]).double()
+        conditions = torch.stack([rate.counted(outputs.targets) for rate in self.rates]).double()
+        values = torch.stack([rate.values(outputs) for rate in self.rates])
+        conditions = conditions * (groups >= 0)
+        index = groups.clamp_min(0)
         zeros = torch.zeros_like(self.hits)
-        totals = zeros.index_add(1, groups, conditions)
-        hits = zeros.index_add(1, groups, conditions * decisions)
+        totals = zeros.index_add(1, index, conditions)
+        hits = zeros.index_add(1, index, conditions * values)
+        squares = zeros.index_add(1, index, conditions * values.square())
         # Old counts of every group age alike, so that totals / samples stays the share of the group.
         self.totals = self.totals * self.decay + totals
         self.hits = self.hits * self.decay + hits
+        self.squares = self.squares * self.decay + squares
         self.samples = self.samples * self.decay + len(groups)
 
     def values(self) -> Tensor:
@@ -57,12 +62,31 @@ class RateCounts:
         """P(condition of the rate, group), ``(R, G)`` float64: what a surrogate mean is divided by."""
         return self.totals / self.samples
 
+    def variances(self) -> Tensor:
+        """Squared standard error of each rate, ``(R, G)`` float64; NaN where it is unknown.
+
+        For a proportion, Agresti and Caffo's (one success and one failure added; The American Statistician, 2000),
+        which holds for small groups and rates near 0 or 1; for another mean, the sample variance over n (one sample
+        tells nothing about it).
+        """
+        p = (self.hits + 1) / (self.totals + 2)
+        proportion = p * (1 - p) / (self.totals + 2)
+        mean = self.hits / self.totals
+        spread = (self.squares / self.totals - mean.square()).clamp_min(0)
+        other = torch.where(self.totals > 1, spread / (self.totals - 1), torch.nan)
+        indicator = torch.tensor([rate.indicator for rate in self.rates], device=self.hits.device)[:, None]
+        return torch.where(self.totals > 0, torch.where(indicator, proportion, other), torch.nan)
+
     def state_dict(self) -> dict[str, Tensor]:
-        return {"hits": self.hits.clone(), "totals": self.totals.clone(), "samples": self.samples.clone()}
+        return {name: getattr(self, name).clone() for name in self._NAMES}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.hits, self.totals, self.samples = (state[key].clone() for key in ("hits", "totals", "samples"))
+        for name in self._NAMES:
+            setattr(self, name, state[name].clone())
 
     def _to(self, device: torch.device) -> None:
         if self.hits.device != device:
-            self.hits, self.totals, self.samples = (t.to(device) for t in (self.hits, self.totals, self.samples))
+            for name in self._NAMES:
+                setattr(self, name, getattr(self, name).to(device))
+
+    _NAMES = ("hits", "squares", "totals", "samples")

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from . import parity, rates
+from . import rates
 from .counts import RateCounts
-from .intervals import gap_half_width, wilson
+from .groups import Groups
+from .intervals import wilson
 from .lagrangian import Lagrangian
-from .outputs import Outputs
+from .outputs import Outputs, Task
 from .tracker import ConstraintTracker
 
 SATISFIED = "satisfied"
@@ -25,7 +26,10 @@ UNDECIDABLE = "not decidable"
 
 @dataclass(frozen=True)
 class RateOfGroup:
-    """One rate of one group: value, 95 % Wilson interval and the samples it was counted on."""
+    """One rate of one group: value, 95 % Wilson interval and the samples it was counted on.
+
+    ``attribute`` says what the group is about when the attribute has a name.
+    """
 
     rate: str
     group: str
@@ -33,6 +37,7 @@ class RateOfGroup:
     low: float
     high: float
     samples: int
+    attribute: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Verdict:
         half_width: Of the gap's 95 % interval.
         tolerance: What was asked for.
         feasible: Whether the point estimate is within the tolerance (undefined gaps are not).
+        upper: The largest upper 95 % bound of any rate's gap; NaN if any is undefined.
         status: ``"satisfied"`` when the whole intervals of all rates say so, ``"violated"`` when that of any
             does, else ``"not decidable"`` at this sample size.
     """
@@ -57,6 +63,17 @@ class Verdict:
     tolerance: float
     feasible: bool
     status: str
+    upper: float
+
+    @property
+    def excess(self) -> float:
+        """By how much the gap exceeds the tolerance; infinite if it is undefined, at least 0."""
+        return math.inf if math.isnan(self.gap) else max(0.0, self.gap - self.tolerance)
+
+    @property
+    def upper_excess(self) -> float:
+        """The same for the upper bound."""
+        return math.inf if math.isnan(self.upper) else max(0.0, self.upper - self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -87,8 +104,12 @@ class Evaluation:
     @property
     def excess(self) -> float:
         """By how much the worst gap exceeds its tolerance; 0 when feasible."""
-        over = [math.inf if math.isnan(v.gap) else v.gap - v.tolerance for v in self.verdicts]
-        return max([0.0, *over])
+        return max([0.0, *(verdict.excess for verdict in self.verdicts)])
+
+    @property
+    def upper_excess(self) -> float:
+        """By how much the worst upper 95 % bound of a gap exceeds the tolerance; 0 when all are within."""
+        return max([0.0, *(verdict.upper_excess for verdict in self.verdicts)])
 
     @property
     def degenerate(self) -> bool:
@@ -132,26 +153,33 @@ class Evaluator:
         self._split = split
         self._samples = 0
         self._right = 0.0
-        self._table: RateCounts | None = None
+        self._tables: dict[Groups, RateCounts] = {}
         self._counts: list[RateCounts] = []
 
     @torch.no_grad()
-    def add(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None) -> None:
+    def add(self, logits: Tensor, targets: Tensor, sensitive: Any) -> None:
         """Adds a batch; the sensitive attribute may be missing only without constraints."""
         outputs = Outputs.parse(logits, targets)
         self._samples += len(outputs.targets)
-        self._right += float((outputs.predicted() == outputs.targets).sum())
+        right = outputs.predicted() == outputs.targets
+        self._right += float(right.double().mean(dim=-1).sum() if right.dim() == 2 else right.sum())
         if not self._lagrangian.constraints:
             return
         if sensitive is None:
             raise DataError("the loader yields (x, y) but the constraint needs (x, y, s)")
-        outputs, groups = self._lagrangian.parse(logits, targets, sensitive)
-        self._lagrangian.bind(outputs.num_classes)
-        if self._table is None:
-            self._table = RateCounts(_table_of(outputs.num_classes), len(self._lagrangian.group_names))
+        batch = self._lagrangian.parse(logits, targets, sensitive)
+        self._lagrangian.bind(outputs.task)
+        if not self._counts:
             self._counts = [tracker.new_counts() for tracker in self._lagrangian.trackers]
-        for counts in (self._table, *self._counts):
-            counts.update(outputs, groups)
+            table = table_of(outputs.task)
+            self._tables = {groups: RateCounts(table, len(groups.names)) for groups in self._lagrangian.groupings}
+        tables = set()
+        for tracker, counts, ids in zip(self._lagrangian.trackers, self._counts, batch.ids, strict=True):
+            counts.update(outputs, ids)
+            groups = tracker.constraint.group_spec
+            if groups not in tables:
+                self._tables[groups].update(outputs, ids)
+                tables.add(groups)
 
     def result(self, *, dense: bool = False) -> Evaluation:
         """The evaluation of everything added; ``dense`` makes its rates those of the dense model.
@@ -164,6 +192,7 @@ class Evaluator:
         if dense:
             for tracker, counts in zip(self._lagrangian.trackers, self._counts, strict=False):
                 tracker.dense_rates[self._split] = counts.values()
+                tracker.sizes[self._split] = counts.totals
         pairs = zip(self._lagrangian.trackers, self._counts, strict=True) if self._counts else ()
         return Evaluation(
             split=self._split,
@@ -175,48 +204,47 @@ class Evaluator:
         )
 
     def _rates(self) -> Iterator[RateOfGroup]:
-        if self._table is None:
-            return
-        values = self._table.values()
-        low, high = wilson(self._table.hits, self._table.totals)
-        for row, rate in enumerate(self._table.rates):
-            for column, group in enumerate(self._lagrangian.group_names):
-                value, lower, upper = (float(t[row, column]) for t in (values, low, high))
-                samples = int(self._table.totals[row, column])
-                yield RateOfGroup(rate.name, group, value, lower, upper, samples)
+        for groups, table in self._tables.items():
+            values = table.values()
+            low, high = wilson(table.hits, table.totals)
+            for row, rate in enumerate(table.rates):
+                for column, group in enumerate(groups.names):
+                    value, lower, upper = (float(t[row, column]) for t in (values, low, high))
+                    samples = int(table.totals[row, column])
+                    yield RateOfGroup(rate.name, group, value, lower, upper, samples, groups.label)
 
 
 def judge(tracker: ConstraintTracker, counts: RateCounts, split: str) -> Verdict:
     """Verdict of one constraint from the counts of a split, at its rate with the largest gap."""
-    reference = tracker.constraint.reference_key
-    values = tracker.relative(counts.values(), split)
-    deviation = parity.deviations(values, parity.reference_weights(values, counts.totals, reference))
-    gaps = tracker.gaps(counts, split)
-    halves = gap_half_width(counts.hits.cpu(), counts.totals.cpu(), deviation.cpu(), reference)
-    worst = int(gaps.nan_to_num(-1.0).argmax())
+    gaps, halves = tracker.gaps(counts, split).cpu(), tracker.half_widths(counts, split).cpu()
+    worst = int(gaps.nan_to_num(-math.inf).argmax())
     gap, half, tolerance = float(gaps[worst]), float(halves[worst]), tracker.constraint.tolerance
     # Every rate must hold, not only the one with the largest gap; a NaN compares False, so that an undefined
     # gap leaves the verdict open.
-    if bool((gaps.cpu() - halves > tolerance).any()):
+    if bool((gaps - halves > tolerance).any()):
         status = VIOLATED
     else:
-        status = SATISFIED if bool((gaps.cpu() + halves <= tolerance).all()) else UNDECIDABLE
-    # A NaN compares False: an undefined gap is not feasible.
+        status = SATISFIED if bool((gaps + halves <= tolerance).all()) else UNDECIDABLE
     return Verdict(
-        tracker.constraint.name,
-        counts.rates[worst].name,
-        gap,
-        half,
-        tolerance,
-        gap <= tolerance,
-        status,
+        constraint=tracker.constraint.name,
+        rate=tracker.families.names[worst],
+        gap=gap,
+        half_width=half,
+        tolerance=tolerance,
+        feasible=gap <= tolerance,  # a NaN compares False: an undefined gap is not feasible
+        status=status,
+        upper=float((gaps + halves).amax()),  # NaN if any is
     )
 
 
-def _table_of(num_classes: int) -> list[rates.Rate]:
-    classes = [1] if num_classes == 2 else range(num_classes)
+def table_of(task: Task) -> list[rates.Rate]:
+    """The rates a report shows: accuracy and, for each class of interest (of each label), selection rate, TPR, FPR."""
+    classes = [1] if task.num_classes == 2 else range(task.num_classes)
     per_class = (rates.selection_rate, rates.true_positive_rate, rates.false_positive_rate)
-    return [rates.accuracy(), *(make(cls) for cls in classes for make in per_class)]
+    binary = [rates.accuracy(), *(make(cls) for cls in classes for make in per_class)]
+    if task.num_labels is None:
+        return binary
+    return [rates.of_label(rate, label) for label in range(task.num_labels) for rate in binary]
 
 
 def _json(value: Any) -> Any:

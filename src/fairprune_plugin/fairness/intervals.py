@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from .parity import OVERALL, PAIRWISE
+from .parity import BOTH, PAIRWISE, Sides, defined, deviations, distances
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 
@@ -30,46 +28,45 @@ def wilson(hits: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def gap_half_width(hits: Tensor, totals: Tensor, deviation: Tensor, reference: str | int) -> Tensor:
-    """Half width of the 95 % interval of each rate's gap, ``(R,)``; NaN where the gap is undefined.
+def gap_half_width(
+    rates: Tensor, variances: Tensor, weights: Tensor, reference: str | int, sides: Sides = BOTH
+) -> Tensor:
+    """Half width of the 95 % interval of each rate's gap, ``(R,)`` float64; NaN where the gap is undefined.
 
-    The gap is a difference of two independent proportions: of the extreme groups (``"pairwise"``), of the most
-    distant group and a named one, or of that group and everybody else (``"overall"``, scaled by the share of
-    everybody else). The standard error is Agresti and Caffo's (one success and one failure added to each side;
-    The American Statistician, 2000), which holds for small groups and rates near 0 or 1.
+    Groups are independent samples. The gap is a difference of the two extreme groups (``"pairwise"``), or of the most
+    distant group w and the reference c · rate, whose variance is (1 − c_w)² v_w + Σ c_h² v_h over the other groups.
+    The choice of the extreme groups is taken as given; the interval of a maximum over many groups is a little wider
+    (see the bootstrap in :mod:`..audit`). Among equally distant groups the least certain one counts: a tie says nothing
+    about the small group.
 
     Args:
-        hits: ``(R, G)`` counted decisions.
-        totals: ``(R, G)`` counted samples.
-        deviation: ``(R, G)`` each group's rate minus the reference.
+        rates: ``(R, G)`` as compared: NaN where unknown.
+        variances: ``(R, G)`` squared standard errors, see :meth:`~.counts.RateCounts.variances`.
+        weights: ``(R, G)`` of the reference.
         reference: As in :mod:`.parity`.
+        sides: As in :mod:`.parity`.
     """
-    out = []
-    for row_hits, row_totals, row_deviation in zip(hits.tolist(), totals.tolist(), deviation.tolist(), strict=True):
-        known = [group for group, total in enumerate(row_totals) if total > 0]
-        if len(known) < 2 or (isinstance(reference, int) and reference not in known):
-            out.append(math.nan)
-            continue
-        variance = {group: _variance(row_hits[group], row_totals[group]) for group in known}
-        # Among equally distant groups the least certain one counts: a tie says nothing about the small group.
-        if reference == PAIRWISE:
-            high = max(known, key=lambda group: (row_deviation[group], variance[group]))
-            low = min((g for g in known if g != high), key=lambda group: (row_deviation[group], -variance[group]))
-            squared = variance[high] + variance[low]
-        elif reference == OVERALL:
-            worst = max(known, key=lambda group: (abs(row_deviation[group]), variance[group]))
-            rest = [group for group in known if group != worst]
-            size = sum(row_totals[group] for group in rest)
-            share = size / (row_totals[worst] + size)
-            squared = share**2 * (variance[worst] + _variance(sum(row_hits[group] for group in rest), size))
-        else:
-            others = (group for group in known if group != reference)
-            worst = max(others, key=lambda group: (abs(row_deviation[group]), variance[group]))
-            squared = variance[worst] + variance[int(reference)]
-        out.append(Z95 * math.sqrt(squared))
-    return torch.tensor(out, dtype=torch.float64)
+    ok = defined(rates, weights, reference)
+    variance = torch.where(ok, variances, 0.0).double()
+    deviation = deviations(rates, weights)
+    if reference == PAIRWISE:
+        high = _extreme(deviation, variance, ok)
+        low = _extreme(-deviation, variance, ok & ~high)
+        share = (high | low).to(variance.dtype)
+    else:
+        candidates = ok.clone()
+        if isinstance(reference, int):
+            candidates[:, reference] = False  # it is never its own distance
+        worst = _extreme(distances(deviation, sides), variance, candidates)
+        share = torch.where(worst, 1 - weights, weights * ok)
+    # An unknown variance matters only where it has a share.
+    squared = torch.where(share != 0, share.square() * variance, 0.0).sum(dim=1)
+    return torch.where(ok.any(dim=1), Z95 * squared.sqrt(), torch.nan)
 
 
-def _variance(hits: float, total: float) -> float:
-    p = (hits + 1) / (total + 2)
-    return p * (1 - p) / (total + 2)
+def _extreme(distance: Tensor, variance: Tensor, candidates: Tensor) -> Tensor:
+    """The most distant candidate of each row, the least certain one among equals: ``(R, G)`` bool."""
+    distance = distance.masked_fill(~candidates, float("-inf"))
+    tied = candidates & (distance == distance.amax(dim=1, keepdim=True))
+    index = torch.where(tied, variance, -1.0).argmax(dim=1, keepdim=True)
+    return torch.zeros_like(candidates).scatter(1, index, True) & candidates

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,10 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import ConfigError, DataError, FairPruneWarning, TrainingStateError
-from .constraints import Constraint
-from .groups import check_groups
+from .constraint import Constraint
+from .constraints import with_floors
+from .discovery import discover
+from .groups import Groups
 from .multipliers import MultiplierConfig
-from .outputs import Outputs
+from .outputs import Outputs, Task
 from .tracker import ConstraintTracker
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]
@@ -25,21 +29,31 @@ LOOK_AFTER = 20  # batches after which a group that was never met is worth a war
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy for class logits ``(N, C)``, binary cross entropy for ``(N,)`` or ``(N, 1)``."""
+    """Cross entropy for class logits ``(N, C)``; binary cross entropy for ``(N,)``, ``(N, 1)`` and labels ``(N, L)``."""
     if logits.dim() == 2 and logits.shape[1] > 1:
+        if targets.shape == logits.shape:
+            return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
         return F.cross_entropy(logits, targets.reshape(-1).long())
     return F.binary_cross_entropy_with_logits(logits.reshape(-1), targets.reshape(-1).to(logits.dtype))
+
+
+@dataclass(frozen=True)
+class ParsedBatch:
+    """A checked batch: outputs, and the group ids ``(N,)`` that each constraint sees."""
+
+    outputs: Outputs
+    ids: tuple[Tensor, ...]
 
 
 class Lagrangian:
     """L(θ, m, λ) = ℓ(m ⊙ θ) + Σ λ · surrogate violation, over any number of constraints (METHOD section 2).
 
     Args:
-        constraints: None, one or several; all read the same sensitive attribute.
+        constraints: None, one or several, each about groups of its own; their floors become constraints too.
         config: How the multipliers move.
         task_loss: ``(logits, targets) → scalar``; default cross entropy.
         driver: Which split moves the multipliers: ``"train"`` (running counts) or ``"validation"`` (someone
-            calls :meth:`dual_step` with the counts of a held-out split).
+            calls :meth:`~.tracker.ConstraintTracker.dual_step` with the counts of held-out data).
     """
 
     def __init__(
@@ -52,12 +66,11 @@ class Lagrangian:
     ) -> None:
         if isinstance(constraints, Constraint):
             constraints = (constraints,)
-        self.constraints = tuple(constraints or ())
-        for constraint in self.constraints:
+        given = tuple(constraints or ())
+        for constraint in given:
             if not isinstance(constraint, Constraint):
                 raise ConfigError(f"expected a constraint such as EqualOpportunity(tolerance=0.02), got {constraint!r}")
-        if len({constraint.group_names for constraint in self.constraints}) > 1:
-            raise ConfigError("constraints of one run share a sensitive attribute: give them the same groups")
+        self.constraints = with_floors(given)
         self.config = config or MultiplierConfig()
         self.task_loss = task_loss or cross_entropy
         self.driver = driver
@@ -65,52 +78,89 @@ class Lagrangian:
         self.batches = 0
 
     @property
-    def group_names(self) -> tuple[str, ...]:
-        return self.constraints[0].group_names if self.constraints else ()
+    def groupings(self) -> tuple[Groups, ...]:
+        """The distinct groupings that the constraints are about, in order of appearance."""
+        return tuple(dict.fromkeys(constraint.group_spec for constraint in self.constraints))
 
-    def bind(self, num_classes: int) -> None:
-        """Creates the constraints' state once the number of classes is known (the first batch tells it)."""
-        if self.trackers and self.trackers[0].num_classes != num_classes:
-            raise TrainingStateError(
-                f"the logits have {num_classes} classes now and had {self.trackers[0].num_classes} before"
-            )
-        if not self.trackers:
-            self.trackers = [ConstraintTracker(c, num_classes, self.config) for c in self.constraints]
+    def discover_groups(self, batches: Iterable[tuple[Any, int, torch.device]]) -> None:
+        """Fills in groups that were left to the data; see :func:`~.discovery.discover`.
 
-    def parse(self, logits: Tensor, targets: Tensor, sensitive: Tensor) -> tuple[Outputs, Tensor]:
-        """A checked batch: outputs and group ids ``(N,)``; raises :class:`~..errors.DataError` otherwise."""
-        outputs = Outputs.parse(logits, targets)
-        groups = check_groups(
-            sensitive,
-            batch=len(outputs.targets),
-            group_names=self.group_names,
-            device=outputs.logits.device,
+        Args:
+            batches: ``(sensitive, N, device)`` of every batch; walked once per grouping that is not declared.
+        """
+        found = {groups: discover(groups, batches) for groups in self.groupings if not groups.known}
+        self.constraints = tuple(
+            dataclasses.replace(c, groups=found[c.group_spec]) if c.group_spec in found else c for c in self.constraints
         )
-        return outputs, groups
 
-    def loss(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None, *, count: bool = True) -> Tensor:
+    def bind(self, task: Task) -> None:
+        """Creates the constraints' state once the task is known (the first batch tells it)."""
+        if self.trackers and self.trackers[0].task != task:
+            raise TrainingStateError(f"the logits have {task} now and had {self.trackers[0].task} before")
+        if not self.trackers:
+            self.trackers = [ConstraintTracker(c, task, self.config) for c in self.constraints]
+
+    def parse(self, logits: Tensor, targets: Tensor, sensitive: Any) -> ParsedBatch:
+        """A checked batch.
+
+        Args:
+            logits: ``(N,)``, ``(N, 1)``, ``(N, C)``, or ``(N, L)`` of labels.
+            targets: ``(N,)`` class ids, or ``(N, L)``.
+            sensitive: ``(N,)`` or ``(N, A)`` group ids, or a mapping of ``(N,)`` ones.
+
+        Raises:
+            DataError: If anything is missing or does not fit.
+            TrainingStateError: If groups are still to be discovered.
+        """
+        outputs = Outputs.parse(logits, targets)
+        ids: dict[Groups, Tensor] = {}
+        for constraint in self.constraints:
+            groups = constraint.group_spec
+            if not groups.known:
+                raise TrainingStateError(
+                    f"the groups of {constraint.name} are to be discovered from data: call "
+                    "pruner.discover_groups(loader) first (fit does it by itself), or declare them, groups=2"
+                )
+            if groups not in ids:
+                ids[groups] = groups.checked_ids(sensitive, batch=len(outputs.targets), device=outputs.logits.device)
+        return ParsedBatch(outputs, tuple(ids[constraint.group_spec] for constraint in self.constraints))
+
+    def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None, *, count: bool = True) -> Tensor:
         """The Lagrangian of a batch, a scalar.
 
         Args:
-            logits: ``(N,)``, ``(N, 1)`` or ``(N, C)``.
-            targets: ``(N,)`` class ids.
-            sensitive: ``(N,)`` group ids; may be ``None`` only when there is no constraint.
+            logits: ``(N,)``, ``(N, 1)``, ``(N, C)``, or ``(N, L)`` of labels.
+            targets: ``(N,)`` class ids, or ``(N, L)``.
+            sensitive: Group ids; may be ``None`` only when there is no constraint.
             count: Whether the batch enters the running counts of the constraints (as training batches do).
         """
         if not self.constraints:
             if self.task_loss is cross_entropy:
                 Outputs.parse(logits, targets)  # says more about an unusable batch than the loss would
             return self.task_loss(logits, targets)
+        # Checked before the task loss, which would say less about what is wrong with a batch.
+        batch = self._required(logits, targets, sensitive)
+        return self._add_penalties(self.task_loss(logits, targets), batch, count=count)
+
+    def add_penalty(
+        self, loss: Tensor, logits: Tensor, targets: Tensor, sensitive: Any = None, *, count: bool = True
+    ) -> Tensor:
+        """A task loss that was computed elsewhere, plus the penalties of a batch; arguments as in :meth:`loss`."""
+        if not self.constraints:
+            return loss
+        return self._add_penalties(loss, self._required(logits, targets, sensitive), count=count)
+
+    def _required(self, logits: Tensor, targets: Tensor, sensitive: Any) -> ParsedBatch:
         if sensitive is None:
             raise DataError(f"{self.constraints[0].name} needs the sensitive attribute: call loss(logits, y, s)")
-        # Checked before the task loss, which would say less about what is wrong with a batch.
-        outputs, groups = self.parse(logits, targets, sensitive)
-        total = self.task_loss(logits, targets)
+        return self.parse(logits, targets, sensitive)
+
+    def _add_penalties(self, total: Tensor, batch: ParsedBatch, *, count: bool) -> Tensor:
         if not bool(torch.isfinite(total.detach())):
             return total  # nothing of such a batch enters the counts; the engine refuses it
-        self.bind(outputs.num_classes)
-        for tracker in self.trackers:
-            total = total + tracker.penalty(outputs, groups, count=count)
+        self.bind(batch.outputs.task)
+        for tracker, ids in zip(self.trackers, batch.ids, strict=True):
+            total = total + tracker.penalty(batch.outputs, ids, count=count)
         self.batches += int(count)
         if count and self.batches == LOOK_AFTER:
             self._warn_of_missing_groups()
@@ -121,8 +171,9 @@ class Lagrangian:
         missing = [
             f"{rate.name} of group {name}"
             for tracker in self.trackers
+            if tracker.constraint.min_group_size == 0
             for rate, totals in zip(tracker.rates, tracker.counts.totals.tolist(), strict=True)
-            for name, total in zip(self.group_names, totals, strict=True)
+            for name, total in zip(tracker.constraint.group_names, totals, strict=True)
             if total == 0
         ]
         if missing:
@@ -131,7 +182,7 @@ class Lagrangian:
                 "Check how the sensitive attribute is read, and that every group has samples with the label the "
                 "constraint conditions on",
                 FairPruneWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def dual_step_from_training(self) -> None:
@@ -146,6 +197,6 @@ class Lagrangian:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.batches = state["batches"]
         if state["trackers"]:
-            self.bind(state["trackers"][0]["num_classes"])
+            self.bind(Task(*state["trackers"][0]["task"]))
         for tracker, saved in zip(self.trackers, state["trackers"], strict=True):
             tracker.load_state_dict(saved)

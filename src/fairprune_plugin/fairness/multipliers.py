@@ -18,8 +18,10 @@ from ..plain import from_plain
 
 DUAL_ASCENT = "dual_ascent"
 NUPI = "nupi"
+AUGMENTED = "augmented"
 PAPER = "paper"
-RULES = (DUAL_ASCENT, NUPI, PAPER)
+TOTAL_LR = 0.2
+RULES = (DUAL_ASCENT, NUPI, AUGMENTED, PAPER)
 
 
 @dataclass(frozen=True)
@@ -27,36 +29,47 @@ class MultiplierConfig:
     """How the multipliers move.
 
     Attributes:
-        rule: ``"dual_ascent"``: λ ← max(0, λ + η · strict violation), without momentum. ``"nupi"``: the νPI
-            controller (Sohrabi et al., ICML 2024) for multipliers that oscillate. ``"paper"``: no multiplier;
-            the signed surrogate gap is added with weight 1, as the BiFP paper prints it (it overshoots: kept
-            for reproduction, two groups only).
-        lr: η, per training step; a validation pass every n steps moves λ by n times as much.
+        rule: ``"dual_ascent"``: λ ← max(0, λ + η · strict violation), without momentum. ``"nupi"``: the νPI controller
+            (Sohrabi et al., ICML 2024) for multipliers that oscillate. ``"augmented"``: dual ascent and a quadratic
+            penalty on the surrogate (Nocedal and Wright, eq. 17.64). ``"paper"``: no multiplier; the signed surrogate
+            gap is added with weight 1, as the BiFP paper prints it (it overshoots: kept for reproduction, two groups
+            only).
+        lr: η, per training step; a validation pass every n steps moves λ by n times as much. Default: 0.2 divided by
+            the number of one-sided constraints, as all of them push on the same weights.
         cap: Upper bound of every multiplier.
         proportional_gain: νPI only: the gain K_P. νPI with gain 0 is dual ascent.
+        penalty: Augmented Lagrangian only: the penalty coefficient ρ.
         window: Number of recent batches that training-driven multipliers see.
+        warmup: Training steps before the multipliers begin to move.
+        margin: How much stricter than the tolerance the multipliers are, in half widths of the gap's 95 % interval
+            on the data that drive them (0: not at all). Tightening never goes below a tolerance of 0.
 
     Raises:
         ConfigError: For an unknown rule or a number that is not positive.
     """
 
     rule: str = DUAL_ASCENT
-    lr: float = 0.05
+    lr: float | None = None
     cap: float = 10.0
     proportional_gain: float = 1.0
+    penalty: float = 1.0
     window: int = 50
+    warmup: int = 0
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise ConfigError(f"unknown multiplier rule {self.rule!r}: choose one of {', '.join(RULES)}")
-        for field in ("lr", "cap", "window"):
+        for field in ("lr", "cap", "window", "penalty"):
             value = getattr(self, field)
-            if not (math.isfinite(value) and value > 0):
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"expected {field} > 0 for the multipliers, got {value}")
         if self.window < 1:
             raise ConfigError(f"expected a window of at least one batch, got {self.window}")
-        if not (math.isfinite(self.proportional_gain) and self.proportional_gain >= 0):
-            raise ConfigError(f"expected proportional_gain ≥ 0, got {self.proportional_gain}")
+        for field in ("proportional_gain", "warmup", "margin"):
+            value = getattr(self, field)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"expected {field} ≥ 0 for the multipliers, got {value}")
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> MultiplierConfig:
@@ -70,23 +83,30 @@ class MultiplierConfig:
 
 
 class Multipliers:
-    """Non-negative multipliers ``λ`` of shape ``(2, R, G)``, one for each one-sided constraint.
+    """Non-negative multipliers ``λ`` of shape ``(S, R, G)``, one for each one-sided constraint.
 
     The Lagrangian is differentiable in the primal through the *surrogate* violation, and in λ through the
     *strict* violation (proxy-Lagrangian; Cotter et al., ALT 2019).
     """
 
-    def __init__(self, num_rates: int, num_groups: int, config: MultiplierConfig) -> None:
-        self.shape = (2, num_rates, num_groups)
+    def __init__(self, num_sides: int, num_rates: int, num_groups: int, config: MultiplierConfig) -> None:
+        self.shape = (num_sides, num_rates, num_groups)
         self.config = config
+        self.lr = config.lr or TOTAL_LR / math.prod(self.shape)
         self._build(torch.zeros(math.prod(self.shape)))
 
     def _build(self, init: Tensor) -> None:
         self._multiplier = cooper.multipliers.DenseMultiplier(init=init, device=init.device)
+        augmented = self.config.rule == AUGMENTED
         self._constraint = cooper.Constraint(
             constraint_type=cooper.ConstraintType.INEQUALITY,
-            formulation_type=cooper.formulations.Lagrangian,
+            formulation_type=cooper.formulations.AugmentedLagrangian if augmented else cooper.formulations.Lagrangian,
             multiplier=self._multiplier,
+            penalty_coefficient=cooper.penalty_coefficients.DensePenaltyCoefficient(
+                torch.full_like(init, self.config.penalty)
+            )
+            if augmented
+            else None,
         )
         if self.config.rule == NUPI:
             # Gains as tensors: the optimizer multiplies them with per-constraint errors.
@@ -95,24 +115,24 @@ class Multipliers:
                 "Ki": torch.ones_like(init),
             }
             self._optimizer: torch.optim.Optimizer = nuPI(
-                self._multiplier.parameters(), lr=self.config.lr, maximize=True, **gains
+                self._multiplier.parameters(), lr=self.lr, maximize=True, **gains
             )
         else:
-            self._optimizer = torch.optim.SGD(self._multiplier.parameters(), lr=self.config.lr, maximize=True)
+            self._optimizer = torch.optim.SGD(self._multiplier.parameters(), lr=self.lr, maximize=True)
 
     @property
     def value(self) -> Tensor:
-        """λ, ``(2, R, G)``, detached."""
+        """λ, ``(S, R, G)``, detached."""
         value: Tensor = self._multiplier.weight.detach().reshape(self.shape)
         return value
 
     def set(self, value: Tensor) -> None:
-        """Puts the multipliers at given values, ``(2, R, G)``, cut to [0, cap]."""
+        """Puts the multipliers at given values, ``(S, R, G)``, cut to [0, cap]."""
         self._to(value.device)
         self._multiplier.weight.data.copy_(value.reshape(-1).clamp(0, self.config.cap))
 
     def penalty(self, surrogate_violation: Tensor) -> Tensor:
-        """Σ λ · surrogate violation, a scalar with a gradient to the model and none to λ."""
+        """Σ λ · surrogate violation (and the quadratic term), a scalar with a gradient to the model and none to λ."""
         self._to(surrogate_violation.device)
         state = cooper.ConstraintState(violation=surrogate_violation.reshape(-1).float())
         store = self._constraint.compute_contribution_to_lagrangian(state, "primal")
@@ -120,7 +140,7 @@ class Multipliers:
         return penalty
 
     def step(self, strict_violation: Tensor, *, steps: int = 1) -> None:
-        """One dual step on the strict violation ``(2, R, G)``; ``steps`` scales the learning rate."""
+        """One dual step on the strict violation ``(S, R, G)``; ``steps`` scales the learning rate."""
         self._to(strict_violation.device)
         flat = strict_violation.detach().reshape(-1).float()
         state = cooper.ConstraintState(violation=flat, strict_violation=flat)
@@ -129,7 +149,7 @@ class Multipliers:
             store = self._constraint.compute_contribution_to_lagrangian(state, "dual")
             store.lagrangian_contribution.backward()
         for group in self._optimizer.param_groups:
-            group["lr"] = self.config.lr * steps
+            group["lr"] = self.lr * steps
         self._optimizer.step()
         self._multiplier.post_step_()
         self._multiplier.weight.data.clamp_(max=self.config.cap)

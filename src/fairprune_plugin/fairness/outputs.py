@@ -1,4 +1,4 @@
-"""What a model said about a batch, read once: logits and targets of a binary or multi-class task."""
+"""What a model said about a batch, read once: logits and targets of a binary, multi-class or multi-label task."""
 
 from __future__ import annotations
 
@@ -6,8 +6,25 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import DataError
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted.
+
+    Attributes:
+        num_classes: 2 for a binary task and for each label of a multi-label one, else ``C``.
+        num_labels: ``L`` of a multi-label task; ``None`` otherwise.
+    """
+
+    num_classes: int
+    num_labels: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.num_classes} classes" if self.num_labels is None else f"{self.num_labels} labels"
 
 
 @dataclass(frozen=True)
@@ -15,18 +32,22 @@ class Outputs:
     """Logits and targets in one canonical form.
 
     Attributes:
-        logits: ``(N,)`` for a binary task (log-odds of class 1), ``(N, C)`` for ``C ≥ 3`` classes.
-        targets: ``(N,)`` int64 in ``[0, num_classes)``.
-        num_classes: 2 for a binary task, else ``C``.
+        logits: ``(N,)`` for a binary task (log-odds of class 1), ``(N, C)`` for ``C ≥ 3`` classes, ``(N, L)`` for
+            ``L`` labels (log-odds of each).
+        targets: ``(N,)`` int64 in ``[0, num_classes)``; ``(N, L)`` for labels.
+        num_classes: 2 for a binary task and for labels, else ``C``.
+        num_labels: ``L`` of a multi-label task, else ``None``.
     """
 
     logits: Tensor
     targets: Tensor
     num_classes: int
+    num_labels: int | None = None
 
     @classmethod
     def parse(cls, logits: Tensor, targets: Tensor) -> Outputs:
-        """Accepts logits ``(N,)``, ``(N, 1)``, ``(N, 2)`` or ``(N, C)`` and targets ``(N,)`` or ``(N, 1)``.
+        """Accepts logits ``(N,)``, ``(N, 1)``, ``(N, 2)`` or ``(N, C)`` and targets ``(N,)`` or ``(N, 1)``; or, for a
+        multi-label task, logits and targets both ``(N, L)`` with ``L ≥ 2``.
 
         Two logits become one, their difference: the softmax over two classes is the sigmoid of it.
 
@@ -43,28 +64,40 @@ class Outputs:
                 f"expected logits of shape (N,), (N, 1), (N, 2) or (N, C), got {tuple(logits.shape)}: "
                 "pass one row of class scores per sample"
             )
-        if targets.shape not in ((len(logits),), (len(logits), 1)):
+        multi_label = logits.dim() == 2 and logits.shape[1] >= 2 and targets.shape == logits.shape
+        if targets.shape not in ((len(logits),), (len(logits), 1)) and not multi_label:
             raise DataError(
-                f"expected targets of shape ({len(logits)},) for logits of shape {tuple(logits.shape)}, "
-                f"got {tuple(targets.shape)}"
+                f"expected targets of shape ({len(logits)},) for logits of shape {tuple(logits.shape)} (or the shape of "
+                f"the logits for a multi-label task), got {tuple(targets.shape)}"
             )
         if targets.device != logits.device:
             raise DataError(
                 f"logits are on {logits.device} but targets on {targets.device}: move the batch to the model's device"
             )
+        if multi_label:
+            return cls(logits, _class_ids(targets, 2), 2, logits.shape[1])
         classes = 2 if logits.dim() == 1 or logits.shape[1] <= 2 else logits.shape[1]
         if logits.dim() == 2 and logits.shape[1] <= 2:
             logits = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
         return cls(logits, _class_ids(targets.reshape(-1), classes), classes)
 
+    @property
+    def task(self) -> Task:
+        return Task(self.num_classes, self.num_labels)
+
+    def label(self, index: int) -> Outputs:
+        """One label of a multi-label task, as a binary task."""
+        return Outputs(self.logits[:, index], self.targets[:, index], 2)
+
     def predicted(self) -> Tensor:
-        """Predicted class of each sample, ``(N,)`` int64; a log-odds of exactly 0 counts as class 0."""
+        """Predicted class of each sample (of each label), shaped as the targets, int64; a log-odds of exactly 0
+        counts as class 0."""
         if self.num_classes == 2:
             return (self.logits > 0).long()
         return self.logits.argmax(dim=1)
 
     def margin(self, cls: int | None) -> Tensor:
-        """How far the decision is in favour of a class, ``(N,)``, positive where that class is predicted.
+        """How far the decision is in favour of a class, shaped as the targets, positive where it is predicted.
 
         Args:
             cls: A class id, or ``None`` for the true class of each sample.
@@ -78,12 +111,21 @@ class Outputs:
         others = self.logits.scatter(1, index[:, None], float("-inf"))
         return own - others.amax(dim=1)
 
-    def probability(self, cls: int | None) -> Tensor:
-        """Probability the model gives to a class (``None``: to the true one), ``(N,)``."""
+    def log_probability(self, cls: int | None) -> Tensor:
+        """Log of the probability the model gives to a class (``None``: to the true one), shaped as the targets."""
         if self.num_classes == 2:
-            return torch.sigmoid(self.margin(cls))
+            return F.logsigmoid(self.margin(cls))
         index = self.targets if cls is None else torch.full_like(self.targets, cls)
-        return torch.softmax(self.logits, dim=1).gather(1, index[:, None]).squeeze(1)
+        return F.log_softmax(self.logits, dim=1).gather(1, index[:, None]).squeeze(1)
+
+    def probability(self, cls: int | None) -> Tensor:
+        """Probability the model gives to a class (``None``: to the true one), shaped as the targets."""
+        return self.log_probability(cls).exp()
+
+    def losses(self) -> Tensor:
+        """Cross entropy of each sample in nats, ``(N,)``; the mean over the labels of a multi-label task."""
+        losses = -self.log_probability(None)
+        return losses.mean(dim=1) if losses.dim() == 2 else losses
 
 
 def _class_ids(targets: Tensor, num_classes: int) -> Tensor:

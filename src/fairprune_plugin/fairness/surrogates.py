@@ -2,7 +2,8 @@
 
 The indicator counts (strict rates); a surrogate gives it a slope (surrogate rates). Names follow METHOD
 section 2: sigmoid, logistic, hinge and linear act on the margin of the decision, ``probability`` on the
-predicted probability (for a binary task that is the sigmoid).
+predicted probability (for a binary task that is the sigmoid), ``cross_entropy`` on its logarithm (the negative loss,
+as CEAG uses it; unbounded, so that the worst samples of a group have the largest say).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ MARGIN_SURROGATES: dict[str, MarginSurrogate] = {
     "hinge": hinge,
     "linear": linear,
 }
-SURROGATES = (*MARGIN_SURROGATES, "probability")
+SURROGATES = (*MARGIN_SURROGATES, "probability", "cross_entropy")
 
 
 def surrogate_indicator(outputs: Outputs, cls: int | None, surrogate: str) -> Tensor:
@@ -56,6 +57,8 @@ def surrogate_indicator(outputs: Outputs, cls: int | None, surrogate: str) -> Te
     """
     if surrogate == "probability":
         return outputs.probability(cls)
+    if surrogate == "cross_entropy":
+        return 1 + outputs.log_probability(cls)
     if surrogate not in MARGIN_SURROGATES:
         raise ConfigError(f"unknown surrogate {surrogate!r}: choose one of {', '.join(SURROGATES)}")
     return MARGIN_SURROGATES[surrogate](outputs.margin(cls))

@@ -9,34 +9,39 @@ from torch import Tensor
 
 from ..errors import ConfigError, TrainingStateError
 from . import parity
-from .constraints import Constraint
+from .constraint import Constraint
 from .counts import RateCounts
+from .families import Families
+from .intervals import gap_half_width
 from .multipliers import PAPER, MultiplierConfig, Multipliers
-from .outputs import Outputs
+from .outputs import Outputs, Task
 
 
 class ConstraintTracker:
-    """Binds a :class:`~.constraints.Constraint` to a task with a known number of classes.
+    """Binds a :class:`~.constraint.Constraint` with known groups to a task.
 
     Args:
         constraint: What is asked for.
-        num_classes: Of the task.
+        task: What is predicted.
         config: How the multipliers move.
     """
 
-    def __init__(self, constraint: Constraint, num_classes: int, config: MultiplierConfig) -> None:
+    def __init__(self, constraint: Constraint, task: Task, config: MultiplierConfig) -> None:
         if config.rule == PAPER and constraint.num_groups != 2:
             raise ConfigError(
                 f"the paper's literal penalty is defined for two groups, got {constraint.num_groups}: use "
                 "rule='dual_ascent'"
             )
         self.constraint = constraint
-        self.num_classes = num_classes
+        self.task = task
         self.config = config
-        self.rates = constraint.rates(num_classes)
+        self.rates = constraint.rates(task)
+        self.families = Families(*constraint.families(task))
         self.counts = self.new_counts(decay=config.decay)
-        self.multipliers = Multipliers(len(self.rates), constraint.num_groups, config)
+        self.multipliers = Multipliers(len(constraint.sides), len(self.families.names), constraint.num_groups, config)
         self.dense_rates: dict[str, Tensor] = {}
+        self.sizes: dict[str, Tensor] = {}
+        self.steps = 0
 
     def new_counts(self, *, decay: float = 1.0) -> RateCounts:
         """Fresh counts of this constraint's rates, for a pass over a split."""
@@ -51,44 +56,66 @@ class ConstraintTracker:
         """
         if count:
             self.counts.update(outputs, groups)
-        strict = self.relative(self.counts.values(), "train")
-        weights = parity.reference_weights(strict, self.counts.totals, self.constraint.reference_key)
+        strict = self.compared(self.counts, "train")
+        weights = self._reference(strict, self.counts)
         shares = self.counts.shares()
         scale = torch.where(shares > 0, 1 / (shares * len(groups)), torch.zeros_like(shares)).float()
-        decisions = torch.stack([rate.surrogate(outputs, self.constraint.surrogate) for rate in self.rates])
-        conditions = torch.stack([rate.condition(outputs.targets) for rate in self.rates])
+        decisions = torch.stack([rate.surrogate_values(outputs, self.constraint.surrogate) for rate in self.rates])
+        conditions = torch.stack([rate.counted(outputs.targets) for rate in self.rates])
         sums = torch.zeros(scale.shape, device=groups.device).index_add(1, groups, decisions.float() * conditions)
-        surrogate_rates = sums * scale
+        usable = self._usable(self.counts, "train")
+        surrogate_rates = self.families.mean(sums * scale, usable)
+        if self.constraint.relative_to_dense:
+            dense = self.dense_rates["train"].to(scale).nan_to_num(0.0)
+            surrogate_rates = surrogate_rates - self.families.mean(dense, usable)
         if self.config.rule == PAPER:
             return (surrogate_rates[:, 1] - surrogate_rates[:, 0]).sum()
         deviation = surrogate_rates - (weights.float() * surrogate_rates).sum(dim=1, keepdim=True)
+        known = parity.defined(strict, weights, self.constraint.reference_key)
         return self.multipliers.penalty(
-            parity.violations(deviation, self.constraint.tolerance, self.constraint.reference_key)
+            torch.where(known, self._violations(deviation, self.constraint.tolerance), torch.zeros(()).to(deviation))
         )
 
-    def strict_violation(self, counts: RateCounts, split: str) -> Tensor:
-        """Both one-sided strict violations, ``(2, R, G)``; an absent group is not a violation.
+    def strict_violation(self, counts: RateCounts, split: str, *, tolerance: Tensor | None = None) -> Tensor:
+        """The one-sided strict violations, ``(S, R, G)``; an absent or too small group is not a violation.
 
         Args:
             counts: Of the split, from :meth:`new_counts` or the running ones.
             split: Which dense rates to compare with, for :class:`~.constraints.DegradationParity`.
+            tolerance: ``(R,)`` instead of the constraint's own.
         """
-        rates = self.relative(counts.values(), split)
-        weights = parity.reference_weights(rates, counts.totals, self.constraint.reference_key)
-        known = ~torch.isnan(rates) & ((~torch.isnan(rates)).sum(dim=1, keepdim=True) >= 2)
-        both = parity.violations(
-            parity.deviations(rates, weights), self.constraint.tolerance, self.constraint.reference_key
-        )
+        rates = self.compared(counts, split)
+        weights = self._reference(rates, counts)
+        known = parity.defined(rates, weights, self.constraint.reference_key)
+        allowed = self.constraint.tolerance if tolerance is None else tolerance[:, None]
+        both = self._violations(parity.deviations(rates, weights), allowed)
         return torch.where(known, both, torch.zeros_like(both))
 
     def gaps(self, counts: RateCounts, split: str) -> Tensor:
-        """The gap of every rate, ``(R,)``: what the tolerance bounds; NaN where undefined."""
-        rates = self.relative(counts.values(), split)
-        weights = parity.reference_weights(rates, counts.totals, self.constraint.reference_key)
-        return parity.gap(rates, weights, self.constraint.reference_key)
+        """The gap of every compared rate, ``(R,)``: what the tolerance bounds; NaN where undefined."""
+        rates = self.compared(counts, split)
+        return parity.gap(rates, self._reference(rates, counts), self.constraint.reference_key, self.constraint.sides)
+
+    def half_widths(self, counts: RateCounts, split: str) -> Tensor:
+        """Half widths of the gaps' 95 % intervals, ``(R,)``; NaN where undefined.
+
+        For constraints relative to the dense model its rates are taken as known: a paired comparison, as
+        :func:`~..audit.audit` makes it, is sharper.
+        """
+        rates = self.compared(counts, split)
+        variances = self.families.variance(counts.variances(), self._usable(counts, split))
+        weights = self._reference(rates, counts)
+        return gap_half_width(rates, variances, weights, self.constraint.reference_key, self.constraint.sides)
+
+    def compared(self, counts: RateCounts, split: str) -> Tensor:
+        """The rates that are compared, ``(R, G)``: relative to the dense model where the constraint is, averaged
+        where it asks for it, NaN where nothing was counted or fewer samples than ``min_group_size``."""
+        return self.families.mean(
+            self.relative(counts.values(), split), self._usable(counts, split), undefined=torch.nan
+        )
 
     def relative(self, rates: Tensor, split: str) -> Tensor:
-        """The rates the constraint compares: themselves, or their change against the dense model.
+        """Rates ``(R, G)`` themselves, or their change against the dense model.
 
         Raises:
             TrainingStateError: If the dense rates of that split were never measured.
@@ -103,20 +130,55 @@ class ConstraintTracker:
             )
         return rates - self.dense_rates[split].to(rates.device)
 
-    def dual_step(self, counts: RateCounts, split: str, *, steps: int = 1) -> None:
-        """Moves the multipliers by the strict violation of these counts."""
-        if self.config.rule != PAPER:
-            self.multipliers.step(self.strict_violation(counts, split), steps=steps)
+    def dual_step(self, counts: RateCounts, split: str, *, steps: int = 1, and_training: bool = False) -> None:
+        """Moves the multipliers by the strict violation of these counts, once ``warmup`` steps are over.
+
+        Args:
+            counts: Of the data that drive the multipliers.
+            split: Their name.
+            steps: Training steps that this dual step stands for.
+            and_training: Whether the larger violation of these and of the running training counts is taken.
+        """
+        self.steps += steps
+        if self.config.rule == PAPER or self.steps <= self.config.warmup:
+            return
+        violation = self._driving_violation(counts, split)
+        if and_training:
+            violation = torch.maximum(violation, self._driving_violation(self.counts, "train"))
+        self.multipliers.step(violation, steps=steps)
+
+    def _driving_violation(self, counts: RateCounts, split: str) -> Tensor:
+        tolerance = None
+        if self.config.margin:
+            halves = self.half_widths(counts, split).nan_to_num(0.0)
+            tolerance = (self.constraint.tolerance - self.config.margin * halves).clamp_min(0)
+        return self.strict_violation(counts, split, tolerance=tolerance)
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "num_classes": self.num_classes,
+            "task": (self.task.num_classes, self.task.num_labels),
             "counts": self.counts.state_dict(),
             "multipliers": self.multipliers.state_dict(),
             "dense_rates": dict(self.dense_rates),
+            "sizes": dict(self.sizes),
+            "steps": self.steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.counts.load_state_dict(state["counts"])
         self.multipliers.load_state_dict(state["multipliers"])
         self.dense_rates = dict(state["dense_rates"])
+        self.sizes = dict(state["sizes"])
+        self.steps = state["steps"]
+
+    def _usable(self, counts: RateCounts, split: str) -> Tensor:
+        """Which rates enter a comparison, ``(R, G)`` bool: those with samples, and enough of them."""
+        enough = self.sizes.get(split, counts.totals).to(counts.totals.device) >= self.constraint.min_group_size
+        return (counts.totals > 0) & enough
+
+    def _reference(self, rates: Tensor, counts: RateCounts) -> Tensor:
+        totals = self.families.total(counts.totals)
+        return parity.reference_weights(rates, totals, self.constraint.reference_key)
+
+    def _violations(self, deviation: Tensor, tolerance: float | Tensor) -> Tensor:
+        return parity.violations(deviation, tolerance, self.constraint.reference_key, self.constraint.sides)

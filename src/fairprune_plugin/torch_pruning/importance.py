@@ -12,7 +12,7 @@ from torch_pruning import ops
 
 from ..engine.batches import Batch, Forward, default_forward, read_batch
 from ..errors import ConfigError, DataError
-from ..fairness.constraints import Constraint
+from ..fairness.constraint import Constraint
 from ..fairness.lagrangian import Lagrangian, TaskLoss
 
 _Layer = nn.Linear | nn.modules.conv._ConvNd

@@ -18,7 +18,8 @@ from ..engine.result import Size
 from ..engine.scores import MaskScores
 from ..engine.timetable import Timetable
 from ..errors import ConfigError, FairPruneWarning, TrainingStateError, UnsupportedModelError
-from ..fairness.constraints import Constraint, constraint_from
+from ..fairness.constraint import Constraint
+from ..fairness.constraints import constraint_from
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import Lagrangian, TaskLoss
 from ..fairness.multipliers import MultiplierConfig
@@ -135,13 +136,13 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
         self.total_steps = total_steps
         self.engine.timetable = self._timetable()
 
-    def loss(self, logits: Tensor, targets: Tensor, sensitive: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None) -> Tensor:
         """Task loss plus multipliers times surrogate violations of a batch; call ``backward()`` on it.
 
         Args:
-            logits: ``(N,)``, ``(N, 1)`` (binary) or ``(N, C)``.
-            targets: ``(N,)`` class ids.
-            sensitive: ``(N,)`` group ids of the samples.
+            logits: ``(N,)``, ``(N, 1)`` (binary), ``(N, C)``, or ``(N, L)`` of labels.
+            targets: ``(N,)`` class ids, or ``(N, L)``.
+            sensitive: ``(N,)`` group ids of the samples, ``(N, A)``, or a mapping of ``(N,)`` ids.
 
         Raises:
             DataError: For a batch that does not fit the constraint.

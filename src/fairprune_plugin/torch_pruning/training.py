@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from ..engine.batches import Forward, default_forward
+from ..engine.census import discover_groups, read_labels
 from ..engine.evaluate import evaluate
 from ..engine.fit import FitOptions, OnEvaluation, Run
 from ..engine.latency import latency_ms
 from ..engine.result import FitResult, Size
+from ..engine.snapshots import GAP
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN
@@ -35,6 +37,9 @@ class Training:
         progress: bool = True,
         forward: Forward = default_forward,
         on_evaluation: OnEvaluation | None = None,
+        select_by: str = GAP,
+        driver: str | None = None,
+        folds: int = 5,
     ) -> FitResult:
         """Trains weights and mask under the constraint, removes channels and returns the smaller model.
 
@@ -56,6 +61,12 @@ class Training:
             progress: Whether to show a progress bar.
             forward: ``(model, x) → logits``; default ``model(x)``, its ``.logits`` if there is one.
             on_evaluation: Called with each :class:`~..engine.result.HistoryRow`.
+            select_by: Which snapshots are feasible: those whose ``"gap"`` is within the tolerance, or those where the
+                ``"upper_bound"`` of its 95 % interval is.
+            driver: Which data move the multipliers: ``"validation"`` (default if there is a loader), ``"train"``,
+                ``"both"``: whichever is violated more, or ``"folds"``: parts of the training data that are held out in
+                turn.
+            folds: Number of those parts.
 
         Raises:
             ConfigError: If the length of the run is unknown or contradictory.
@@ -73,8 +84,17 @@ class Training:
             progress=progress,
             forward=forward,
             on_evaluation=on_evaluation,
+            select_by=select_by,
+            driver=driver,
+            folds=folds,
         )
         return Run(self, train_loader, optimizer, validation, mask_loader, lr_scheduler, options).execute()
+
+    def discover_groups(self: Any, loader: Iterable[Any]) -> tuple[str, ...]:
+        """Reads groups that the constraint leaves to the data off a loader; needed once, before the first
+        :meth:`loss` of a loop of your own. Returns the names of all groups."""
+        discover_groups(self.lagrangian, read_labels(loader, self.model, TRAIN))
+        return tuple(name for groups in self.lagrangian.groupings for name in groups.names)
 
     def measure_dense(
         self: Any, loader: Iterable[Any], *, split: str = TRAIN, forward: Forward = default_forward

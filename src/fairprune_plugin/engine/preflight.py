@@ -1,0 +1,74 @@
+"""What ``fit`` was given, looked at before any training: loaders, optimizer, scheduler and the length of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError, DataError
+
+
+def check_walkable(loader: Iterable[Any] | None, name: str) -> None:
+    """Refuses what cannot be walked more than once, before training does it.
+
+    Raises:
+        DataError: For a generator or an empty loader.
+    """
+    if loader is not None and (isinstance(loader, Iterator) or length(loader) == 0):
+        raise DataError(
+            f"the {name} loader is empty or a generator: pass something that can be iterated again and again, such as "
+            "a DataLoader or a list of batches, not a generator"
+        )
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, lr_scheduler: Any, model: nn.Module) -> None:
+    """Refuses an optimizer of another model, and a scheduler that cannot be stepped without a metric.
+
+    Raises:
+        ConfigError: Saying which.
+    """
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ConfigError(
+            "the optimizer holds none of this model's parameters, so nothing would be trained: build it from "
+            "model.parameters() of the model that was passed to the pruner"
+        )
+    if isinstance(lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise ConfigError(
+            "fit() steps the scheduler once per training step and has no metric for ReduceLROnPlateau: pass a "
+            "schedule over steps, such as CosineAnnealingLR(optimizer, total_steps)"
+        )
+
+
+def planned_steps(total_steps: int | None, epochs: int | None, train: Iterable[Any]) -> int:
+    """Number of training steps, from whichever was given.
+
+    Raises:
+        ConfigError: If neither was, if both disagree, or if a loader without a length is to give epochs.
+    """
+    if epochs is None:
+        if total_steps is None:
+            raise ConfigError("how long to train is unknown: pass epochs to fit() or total_steps to the pruner")
+        return total_steps
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ConfigError(f"expected epochs as a positive whole number, got {epochs!r}")
+    batches = length(train)
+    if batches is None:
+        raise ConfigError("the training loader has no length: pass total_steps to the pruner instead of epochs")
+    steps = epochs * batches
+    if total_steps is not None and total_steps != steps:
+        raise ConfigError(
+            f"epochs={epochs} of {batches} batches are {steps} steps, but total_steps={total_steps}: give one of them"
+        )
+    return steps
+
+
+def length(loader: Iterable[Any]) -> int | None:
+    """Number of batches, if the loader knows it."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        return None
