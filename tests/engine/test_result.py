@@ -25,7 +25,7 @@ def test_json_is_strict() -> None:
         size,
         feasible=False,
         message="m",
-        history=[HistoryRow(1, 0.5, float("inf"), 0.9, (nan,), ((0.0, 1.0),), feasible=False, at_target=True)],
+        history=[HistoryRow(1, 0.5, float("inf"), 0.9, (nan,), ((0.0, 1.0),), (nan,), feasible=False, at_target=True)],
         passes=7,
         evaluation_passes=3,
     )
@@ -34,17 +34,18 @@ def test_json_is_strict() -> None:
         raise AssertionError(constant)
 
     read = json.loads(result.to_json(), parse_constant=refuse)
-    assert read["history"][0] | {"gaps": [], "loss": 0} == {
+    assert read["history"][0] | {"gaps": [], "training_gaps": [], "loss": 0} == {
         "step": 1,
         "progress": 0.5,
         "loss": 0,
         "accuracy": 0.9,
         "gaps": [],
         "multipliers": [[0.0, 1.0]],
+        "training_gaps": [],
         "feasible": False,
         "at_target": True,
     }
-    assert read["history"][0]["gaps"] == [None]
+    assert read["history"][0]["gaps"] == read["history"][0]["training_gaps"] == [None]
     assert read["history"][0]["loss"] is None
     assert read["pruned"] == {"channels": 4, "params": 100, "macs": 1e6, "latency_ms": None}
     assert (read["passes"], read["evaluation_passes"], read["feasible"]) == (7, 3, False)

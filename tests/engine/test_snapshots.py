@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fairprune_plugin.engine.snapshots import BestSnapshot, rank
+from fairprune_plugin.engine.snapshots import BOTH, UPPER_BOUND, BestSnapshot, rank
 from fairprune_plugin.fairness.evaluation import Evaluation, Verdict
 
 NAN = float("nan")
@@ -52,3 +52,48 @@ def test_ties_go_to_the_later_one() -> None:
         best.offer(model, torch.ones(1), offered, step)
     assert best.best is not None
     assert best.best.step == 1
+
+
+def with_upper(accuracy: float, *pairs: tuple[float, float]) -> Evaluation:
+    """Gaps with their upper bounds, against a tolerance of 0.1."""
+    verdicts = tuple(Verdict("c", "r", gap, upper - gap, 0.1, gap <= 0.1, "", upper) for gap, upper in pairs)
+    return Evaluation("validation", 10, accuracy, (), verdicts, ())
+
+
+def test_by_the_upper_bound_certainty_comes_before_accuracy() -> None:
+    from_best = [
+        with_upper(0.7, (0.05, 0.09)),
+        with_upper(0.9, (0.01, 0.12)),
+        with_upper(0.8, (0.01, 0.12)),
+        with_upper(0.99, (0.05, 0.09), (0.01, 0.2)),
+    ]
+    assert sorted(from_best, key=lambda e: rank(e, UPPER_BOUND), reverse=True) == from_best
+    by_gap = [from_best[3], from_best[1], from_best[2], from_best[0]]  # all within the tolerance: accuracy decides
+    assert sorted(from_best, key=rank, reverse=True) == by_gap
+
+
+def test_an_upper_bound_that_is_never_known_leaves_the_choice_to_the_gap() -> None:
+    """A class without samples in one group: no snapshot of the run has an upper bound."""
+    from_best = [with_upper(0.7, (0.05, NAN)), with_upper(0.9, (0.12, NAN)), with_upper(0.99, (0.3, NAN))]
+    assert sorted(from_best, key=lambda e: rank(e, UPPER_BOUND), reverse=True) == from_best
+    assert rank(with_upper(0.5, (0.3, 0.5)), UPPER_BOUND) > rank(from_best[0], UPPER_BOUND)
+
+
+def test_the_best_by_upper_bound_is_kept() -> None:
+    model, best = nn.Linear(1, 1), BestSnapshot(UPPER_BOUND)
+    assert best.offer(model, torch.ones(1), with_upper(0.9, (0.01, 0.2)), 0)
+    assert best.offer(model, torch.ones(1), with_upper(0.7, (0.05, 0.1)), 1)
+    assert not best.offer(model, torch.ones(1), with_upper(0.9, (0.0, 0.11)), 2)
+
+
+def test_a_gap_that_training_batches_see_as_well_counts_under_both() -> None:
+    model = nn.Linear(1, 1)
+    lucky, honest = evaluation(0.9, 0.05), evaluation(0.8, 0.05)
+    for select_by, chosen in ((BOTH, 1), ("gap", 0)):
+        best = BestSnapshot(select_by)
+        best.offer(model, torch.ones(1), lucky, 0, training_excess=0.04)
+        best.offer(model, torch.ones(1), honest, 1, training_excess=0.0)
+        best.offer(model, torch.ones(1), evaluation(0.95, 0.13), 2, training_excess=0.0)  # .03 over on validation
+        assert best.best is not None
+        assert best.best.step == chosen
+    assert rank(lucky, BOTH, 0.04) < rank(evaluation(0.1, 0.13), BOTH) < rank(lucky, BOTH, 0.02)

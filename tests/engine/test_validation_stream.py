@@ -52,3 +52,43 @@ def test_a_window_of_one_batch_still_remembers_the_last() -> None:
     for _ in range(3):
         stream.dual_step(Pass(), lagrangian)
     assert torch.isfinite(lagrangian.trackers[0].multipliers.value).all()
+
+
+def test_after_a_switch_the_counts_go_on() -> None:
+    """As folds do it: the held-out part changes, what was seen of the former one is not forgotten."""
+    lagrangian = Lagrangian(
+        AccuracyParity(0.0, reference=1), config=MultiplierConfig(lr=1.0, cap=100.0), driver=VALIDATION
+    )
+    stream = ValidationStream([(ONE, torch.ones(4), S)], window=2, every=1, forward=default_forward)
+    stream.dual_step(Pass(), lagrangian)
+    assert float(lagrangian.trackers[0].multipliers.value[0, 0, 0]) == pytest.approx(0.5)
+    stream.switch([(OTHER, torch.ones(4), S)])
+    stream.dual_step(Pass(), lagrangian)
+    # Group 0: (0.5 · 2 + 1) of (0.5 · 2 + 2) right; group 1: (0.5 · 1 + 0) of as many.
+    assert float(lagrangian.trackers[0].multipliers.value[0, 0, 0]) == pytest.approx(0.5 + 2 / 3 - 0.5 / 3)
+
+
+def test_driven_by_both_the_larger_violation_counts() -> None:
+    """Training counts see equal groups, held-out ones do not, and the other way round."""
+    equal = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    for training, held_out in ((equal, ONE), (ONE, equal)):
+        lagrangian = Lagrangian(AccuracyParity(0.0, reference=1), config=MultiplierConfig(lr=1.0), driver=VALIDATION)
+        lagrangian.loss(training, torch.ones(4), S)
+        loader = [(held_out, torch.ones(4), S)]
+        stream = ValidationStream(loader, window=2, every=1, forward=default_forward, and_training=True)
+        stream.dual_step(Pass(), lagrangian)
+        assert float(lagrangian.trackers[0].multipliers.value[0, 0, 0]) == pytest.approx(0.5)
+
+
+def test_each_constraint_sees_its_own_attribute() -> None:
+    s = {"a": torch.tensor([0, 0, 1, 1]), "b": torch.tensor([0, 1, 0, 1])}
+    lagrangian = Lagrangian(
+        [AccuracyParity(0.0, {"a": 2}, reference=1), AccuracyParity(0.0, {"b": 2}, reference=1)],
+        config=MultiplierConfig(lr=1.0),
+        driver=VALIDATION,
+    )
+    right = torch.tensor([1.0, -1.0, 1.0, -1.0])  # equal for a; b: 1 against 0
+    stream = ValidationStream([(right, torch.ones(4), s)], window=2, every=1, forward=default_forward)
+    stream.dual_step(Pass(), lagrangian)
+    first, second = (tracker.multipliers.value[0, 0, 0] for tracker in lagrangian.trackers)
+    assert (float(first), float(second)) == (0.0, pytest.approx(1.0))

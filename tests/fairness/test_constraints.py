@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,17 +19,23 @@ from fairprune_plugin.errors import ConfigError
 from fairprune_plugin.fairness.constraint import Constraint
 from fairprune_plugin.fairness.constraints import (
     CONSTRAINTS,
+    AccuracyFloor,
     AccuracyParity,
     DegradationParity,
     DemographicParity,
     EqualizedOdds,
     EqualOpportunity,
+    ExcessAccuracyGap,
+    LossParity,
+    PredictiveEquality,
     RateParity,
     constraint_from,
+    with_floors,
 )
-from fairprune_plugin.fairness.groups import Groups
+from fairprune_plugin.fairness.groups import Attribute, Groups
 from fairprune_plugin.fairness.multipliers import MultiplierConfig
 from fairprune_plugin.fairness.outputs import Outputs, Task
+from fairprune_plugin.fairness.rates import Rate
 from fairprune_plugin.fairness.surrogates import SURROGATES
 from fairprune_plugin.fairness.tracker import ConstraintTracker
 
@@ -128,6 +135,20 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
     "reference-name": ({"reference": "men", "groups": ["a", "b"]}, "'pairwise', 'overall' or one of the groups a, b"),
     "reference-id": ({"reference": 2}, "unknown reference 2"),
     "reference-bool": ({"reference": True}, "unknown reference True"),
+    "reference-itself": ({"reference": "itself"}, "unknown reference 'itself'"),
+    "reference-of-intersections": (
+        {"groups": {"a": ("x", "y"), "b": 2}, "reference": "x"},
+        "unknown reference 'x': .*x × 0, x × 1, y × 0, y × 1",
+    ),
+    "no-attributes": ({"groups": {}}, "at least two groups"),
+    "floor-in-percent": ({"floor": 2}, r"expected a floor in \[0, 1\], got 2"),
+    "floor-text": ({"floor": "0.1"}, "expected the floor as a number"),
+    "label-negative": ({"label": -1}, "label as a whole number ≥ 0, got -1"),
+    "label-bool": ({"label": True}, "label as a whole number"),
+    "min-group-size-negative": ({"min_group_size": -1}, "min_group_size as a whole number ≥ 0"),
+    "min-group-size-fraction": ({"min_group_size": 0.5}, "min_group_size as a whole number"),
+    "average": ({"average": "micro"}, "average='macro' .*got 'micro' for equal_opportunity"),
+    "average-of-one-class": ({"average": "macro", "positive": 1}, "without positive"),
 }
 
 
@@ -225,3 +246,91 @@ SPEC_ERRORS = {
 def test_wrong_descriptions_list_the_choices(spec: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         constraint_from(spec)
+
+
+@pytest.mark.parametrize("notion", [AccuracyParity, LossParity, DegradationParity], ids=lambda notion: notion.name)
+def test_notions_that_know_no_classes_have_no_average_over_them(notion: type[Constraint]) -> None:
+    with pytest.raises(ConfigError, match="a notion about classes"):
+        notion(0.1, average="macro")
+
+
+def test_losses_have_no_upper_limit_and_no_infinite_one() -> None:
+    assert LossParity(2.0).tolerance == 2.0
+    for tolerance in (-1.0, math.inf, math.nan):
+        with pytest.raises(ConfigError, match=r"\[0, ∞\), in nats"):
+            LossParity(tolerance)
+    with pytest.raises(ConfigError, match=r"floor in \[0, 1\]"):
+        LossParity(2.0, floor=2.0)
+
+
+def test_labels_the_task_lacks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="constrained label is 3 but the logits have 3 labels"):
+        EqualOpportunity(0.1, label=3).rates(Task(2, 3))
+    with pytest.raises(ConfigError, match="label=0 is for multi-label tasks, but this one has 4 classes"):
+        EqualOpportunity(0.1, label=0).rates(Task(4))
+
+
+def test_names_of_rates_tell_class_and_label() -> None:
+    def names(constraint: Constraint, task: Task) -> list[str]:
+        return [rate.name for rate in constraint.rates(task)]
+
+    assert names(PredictiveEquality(0.1), Task(3)) == [f"false_positive_rate[{cls}]" for cls in range(3)]
+    assert names(EqualOpportunity(0.1), Task(2, 2)) == ["true_positive_rate[1]@0", "true_positive_rate[1]@1"]
+    assert names(EqualOpportunity(0.1, positive=0, label=1), Task(2, 2)) == ["true_positive_rate[0]@1"]
+    assert names(AccuracyParity(0.1), Task(2, 2)) == ["accuracy@0", "accuracy@1"]
+    assert names(LossParity(0.1), Task(3)) == ["loss"]
+
+
+def test_a_reference_waits_for_groups_that_are_to_be_discovered() -> None:
+    waiting = EqualOpportunity(0.1, groups=None, reference="old")
+    assert waiting.num_groups == 0
+    found = dataclasses.replace(waiting, groups=("young", "old"))
+    assert found.reference_key == 1
+    with pytest.raises(ConfigError, match="unknown reference 'old'"):
+        dataclasses.replace(waiting, groups=("f", "m"))
+
+
+def test_defaults_of_the_one_sided_notions() -> None:
+    ceag, floor = ExcessAccuracyGap(0.01), AccuracyFloor(0.01)
+    assert (ceag.reference_key, ceag.surrogate, ceag.sides) == ("overall", "cross_entropy", (-1,))
+    assert (floor.reference_key, floor.surrogate, floor.sides) == ("itself", "sigmoid", (-1,))
+    assert DegradationParity(0.1, reference="itself").sides == (1, -1)
+
+
+class TestFloors:
+    def test_a_floor_becomes_a_constraint_of_the_same_groups(self) -> None:
+        parity = EqualOpportunity(0.05, groups=("f", "m"), floor=0.02, min_group_size=7)
+        assert with_floors((parity,)) == (parity, AccuracyFloor(0.02, ("f", "m"), min_group_size=7))
+        assert with_floors((AccuracyParity(0.1),)) == (AccuracyParity(0.1),)
+
+    def test_the_strictest_one_of_the_same_groups(self) -> None:
+        both = (EqualOpportunity(0.05, floor=0.03), AccuracyParity(0.05, floor=0.01))
+        assert with_floors(both)[2:] == (AccuracyFloor(0.01),)
+
+    def test_other_groups_and_labels_have_floors_of_their_own(self) -> None:
+        gender, race = {"gender": 2}, {"race": 3}
+        constraints = (
+            EqualOpportunity(0.05, gender, floor=0.02, label=0),
+            EqualOpportunity(0.05, gender, floor=0.03, label=1),
+            EqualOpportunity(0.05, race, floor=0.04),
+        )
+        assert with_floors(constraints)[3:] == (
+            AccuracyFloor(0.02, gender, label=0),
+            AccuracyFloor(0.03, gender, label=1),
+            AccuracyFloor(0.04, race),
+        )
+
+
+def test_a_users_rate_is_no_plain_value() -> None:
+    rate = Rate(lambda out: out.predicted() == 1, surrogate=lambda out: out.probability(1), name="own")
+    assert RateParity(0.1, rate=rate).to_dict() == {"name": "rate_parity", "tolerance": 0.1, "rate": "own"}
+    with pytest.raises(ConfigError, match="build RateParity"):
+        constraint_from({"name": "rate_parity", "tolerance": 0.1, "rate": "own"})
+    assert constraint_from({"name": "rate_parity", "tolerance": 0.1, "rate": rate}) == RateParity(0.1, rate=rate)
+
+
+def test_discovered_groups_are_not_written() -> None:
+    groups = Groups((Attribute("race", ("race=3", "race=7"), codes=(3, 7)),))
+    found = EqualOpportunity(0.1, groups=groups)
+    assert found.group_names == ("race=3", "race=7")
+    assert constraint_from(found.to_dict()) == EqualOpportunity(0.1, groups={"race": None})

@@ -121,3 +121,44 @@ def test_state_round_trip_copies() -> None:
     assert float(fresh.samples) == 2
     fresh.update(Outputs.parse(torch.ones(1), torch.ones(1)), torch.tensor([0]))
     assert float(state["samples"]) == 2
+
+
+class TestVariances:
+    """Squared standard errors, against numpy and against simulation."""
+
+    def test_of_a_proportion_is_agresti_and_caffos(self) -> None:
+        counts = count(2, torch.tensor([1.0, 1.0, -1.0, 1.0]), torch.ones(4), torch.tensor([0, 0, 0, 1]))
+        variances = counts.variances()
+        right = [True, True, False, True, False]  # two of three were right: one success and one failure more
+        assert float(variances[0, 0]) == pytest.approx(np.var(right) / 5)
+        assert float(variances[0, 1]) == pytest.approx(np.var([1, 1, 0]) / 3)
+        assert variances[3].isnan().all(), "nobody is negative: nothing is known of the false positive rate"
+
+    @given(st.lists(st.floats(-4, 4), min_size=2, max_size=30), st.integers(1, 5))
+    def test_of_another_mean_is_the_sample_variance_over_n(self, logits: list[float], batch: int) -> None:
+        counts = RateCounts([rates.mean_loss()], 1)
+        values = torch.tensor(logits, dtype=torch.float64)
+        for part in values.split(batch):
+            counts.update(Outputs.parse(part, torch.ones(len(part))), torch.zeros(len(part), dtype=torch.long))
+        losses = np.logaddexp(0, -values.numpy())
+        assert float(counts.values()) == pytest.approx(losses.mean())
+        assert float(counts.variances()) == pytest.approx(losses.var(ddof=1) / len(losses), rel=1e-6, abs=1e-12)
+
+    def test_one_sample_says_nothing_about_a_mean(self) -> None:
+        counts = RateCounts([rates.mean_loss()], 2)
+        counts.update(Outputs.parse(torch.zeros(4), torch.ones(4)), torch.tensor([0, 1, 1, 1]))
+        assert math.isnan(counts.variances()[0, 0])
+        assert float(counts.variances()[0, 1]) == 0, "three equal losses"
+
+    def test_ten_times_the_data_make_them_ten_times_smaller(self) -> None:
+        logits, labels, s = torch.randn(400), torch.randint(2, (400,)), torch.randint(2, (400,))
+        once, ten = count(2, logits, labels, s), count(2, logits.repeat(10), labels.repeat(10), s.repeat(10))
+        np.testing.assert_allclose(ten.variances() * 10, once.variances(), rtol=0.03)
+
+
+def test_samples_of_no_group_are_left_out_of_the_rates() -> None:
+    logits, labels = torch.tensor([1.0, -1.0, 1.0, 1.0]), torch.ones(4)
+    some = count(2, logits, labels, torch.tensor([0, -1, 1, -1]))
+    assert some.totals[0].tolist() == [1, 1]
+    assert some.hits[0].tolist() == [1, 1]
+    assert float(some.samples) == 4, "they are samples all the same: shares are shares of everybody"

@@ -61,7 +61,7 @@ def test_intersections_nobody_belongs_to_are_left_out() -> None:
     assert [ids(groups, batch, 2) for batch in batches] == [[0, 1], [2, 2]]
     with pytest.raises(DataError, match="intersection of the sensitive attributes was not there"):
         ids(groups, torch.tensor([[0, 6]]), 1)
-    with pytest.raises(DataError, match="group id 5 .* attribute 1 .*not there when they were discovered"):
+    with pytest.raises(DataError, match=r"group id 5 .* attribute 1 .*not there when they were discovered"):
         ids(groups, torch.tensor([[0, 5]]), 1)
 
 

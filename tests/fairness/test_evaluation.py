@@ -8,19 +8,20 @@ import math
 import pytest
 import torch
 
-from fairprune_plugin.errors import DataError
+from fairprune_plugin.errors import DataError, TrainingStateError
 from fairprune_plugin.fairness.constraint import Constraint
 from fairprune_plugin.fairness.constraints import (
+    AccuracyFloor,
     AccuracyParity,
     DegradationParity,
     EqualizedOdds,
     EqualOpportunity,
 )
 from fairprune_plugin.fairness.evaluation import SATISFIED, UNDECIDABLE, VIOLATED, Evaluator, Verdict, judge
-from fairprune_plugin.fairness.intervals import gap_half_width, wilson
+from fairprune_plugin.fairness.intervals import Z95, gap_half_width, wilson
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.fairness.multipliers import MultiplierConfig
-from fairprune_plugin.fairness.outputs import Task
+from fairprune_plugin.fairness.outputs import Outputs, Task
 from fairprune_plugin.fairness.tracker import ConstraintTracker
 
 
@@ -94,7 +95,9 @@ def test_one_undefined_rate_leaves_the_verdict_open() -> None:
     assert worse.status == VIOLATED
 
 
-def evaluate(constraint: Constraint | None, batches: list[tuple[torch.Tensor, ...]], **options: bool):
+def evaluate(
+    constraint: Constraint | list[Constraint] | None, batches: list[tuple[torch.Tensor, ...]], **options: bool
+):
     evaluator = Evaluator(Lagrangian(constraint), "test")
     for logits, y, s in batches:
         evaluator.add(logits, y, s)
@@ -181,3 +184,117 @@ def test_to_dict_is_json_without_nan() -> None:
     text = json.dumps(result.to_dict(), allow_nan=False)
     assert json.loads(text)["constraints"][0]["gap"] is None
     assert json.loads(text)["feasible"] is False
+
+
+class TestUpperBound:
+    def test_it_is_that_of_the_rate_whose_bound_is_highest(self) -> None:
+        # The true positive rates have the larger gap (.1), the false positive rates the wider interval.
+        out = verdict(EqualizedOdds(0.05), [[9000, 8000], [5, 5]], [[10_000, 10_000], [10, 10]])
+        assert out.rate == "true_positive_rate[1]"
+        p = 6 / 12
+        wide = Z95 * math.sqrt(2 * p * (1 - p) / 12)
+        assert out.upper == pytest.approx(wide)
+        assert out.upper > out.gap + out.half_width
+        assert (out.excess, out.upper_excess) == (pytest.approx(0.05), pytest.approx(wide - 0.05))
+
+    def test_it_is_unknown_if_any_gap_is(self) -> None:
+        out = verdict(EqualizedOdds(0.5), [[5, 0], [5000, 5000]], [[10, 0], [10_000, 10_000]])
+        assert math.isnan(out.upper)
+        assert out.excess == 0
+        assert out.upper_excess == math.inf
+
+    def test_an_evaluation_has_that_of_its_worst_constraint(self) -> None:
+        y, s = torch.ones(40), torch.arange(40) % 2
+        result = evaluate([AccuracyParity(0.5), AccuracyParity(0.1)], [(torch.ones(40), y, s)])
+        (loose, tight) = result.verdicts
+        assert loose.upper == tight.upper
+        assert loose.upper_excess < tight.upper_excess == result.upper_excess
+        assert evaluate(None, [(torch.ones(4), torch.ones(4), None)]).upper_excess == 0
+
+
+class TestLabels:
+    LOGITS = torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [1.0, -1.0]])
+    TARGETS = torch.tensor([[1, 1], [1, 1], [1, 0], [0, 0]])
+    S = torch.tensor([0, 0, 1, 1])
+
+    def test_accuracy_is_the_mean_over_labels_and_rates_are_per_label(self) -> None:
+        result = evaluate(AccuracyParity(0.1), [(self.LOGITS, self.TARGETS, self.S)])
+        assert result.samples == 4
+        assert result.accuracy == pytest.approx(4 / 8)
+        found = {(item.rate, item.group): item.value for item in result.rates}
+        assert found["accuracy@0", "0"] == 1.0
+        assert found["accuracy@0", "1"] == 0.0
+        assert found["accuracy@1", "0"] == 0.5
+        assert found["accuracy@1", "1"] == 0.5
+        assert found["true_positive_rate[1]@1", "0"] == 0.5
+        assert found["selection_rate[1]@1", "1"] == 0.5
+        assert (result.verdicts[0].rate, result.verdicts[0].gap) == ("accuracy@0", 1.0)
+
+    def test_one_label_alone(self) -> None:
+        result = evaluate(AccuracyParity(0.1, label=1), [(self.LOGITS, self.TARGETS, self.S)])
+        assert (result.verdicts[0].rate, result.verdicts[0].gap) == ("accuracy@1", 0.0)
+
+    def test_everybody_alike_in_every_label_is_degenerate(self) -> None:
+        logits = torch.tensor([[1.0, -1.0]]).expand(4, 2)
+        assert evaluate(AccuracyParity(0.1), [(logits, self.TARGETS, self.S)]).degenerate
+        assert not evaluate(AccuracyParity(0.1), [(self.LOGITS, self.TARGETS, self.S)]).degenerate
+
+
+def test_every_attribute_has_a_table_of_its_own() -> None:
+    logits, y = torch.randn(60, 2), torch.randint(2, (60,))
+    s = {"gender": torch.randint(2, (60,)), "race": torch.randint(3, (60,))}
+    gender, race = {"gender": ("f", "m")}, {"race": 3}
+    constraints = [EqualOpportunity(0.1, gender), AccuracyParity(0.1, race), AccuracyParity(0.1, gender)]
+    result = evaluate(constraints, [(logits, y, s)])
+    right = (logits.argmax(1) == y).double()
+    tables = {(item.attribute, item.group): item for item in result.rates if item.rate == "accuracy"}
+    assert len(tables) == 5, "two constraints about the same groups share a table"
+    for (attribute, group), item in tables.items():
+        here = s[attribute] == (("f", "m").index(group) if attribute == "gender" else int(group))
+        assert item.value == pytest.approx(float(right[here].mean()))
+        assert item.samples == int(here.sum())
+    by_race = [float(right[s["race"] == g].mean()) for g in range(3)]
+    assert result.verdicts[1].gap == pytest.approx(max(by_race) - min(by_race))
+
+
+def test_a_small_group_is_in_the_table_and_not_in_the_verdict() -> None:
+    logits, y = torch.tensor([1.0, 1.0, 1.0, 1.0, -1.0]), torch.ones(5)
+    s = torch.tensor([0, 0, 1, 1, 2])
+    result = evaluate(AccuracyParity(0.1, groups=("a", "b", "c"), min_group_size=2), [(logits, y, s)])
+    assert result.rate("accuracy", "c") == 0.0
+    assert result.verdicts[0].gap == 0.0
+
+
+def test_dense_rates_and_sizes_are_remembered_per_split() -> None:
+    lagrangian = Lagrangian(AccuracyFloor(0.1, min_group_size=2))
+    dense = Evaluator(lagrangian, "validation")
+    dense.add(torch.ones(4), torch.ones(4), torch.tensor([0, 0, 0, 1]))
+    dense.result(dense=True)
+    (tracker,) = lagrangian.trackers
+    assert tracker.sizes["validation"].tolist() == [[3, 1]]
+    pruned = Evaluator(lagrangian, "validation")
+    pruned.add(torch.tensor([1.0, 1.0, -1.0, -1.0]), torch.ones(4), torch.tensor([0, 0, 0, 1]))
+    (verdict_,) = pruned.result().verdicts
+    assert verdict_.gap == pytest.approx(1 / 3), "group 1 lost everything and is too small to be constrained"
+    other = Evaluator(lagrangian, "test")
+    other.add(torch.ones(4), torch.ones(4), torch.tensor([0, 0, 1, 1]))
+    with pytest.raises(TrainingStateError, match="'test' split are unknown"):
+        other.result()
+
+
+def test_a_group_without_a_rate_keeps_the_verdict_from_being_satisfied() -> None:
+    """Two thousand samples each of two groups agree; of a third one nothing is known."""
+    for least, status in ((0, UNDECIDABLE), (1, SATISFIED)):
+        constraint = AccuracyParity(0.1, groups=3, min_group_size=least)
+        tracker = ConstraintTracker(constraint, Task(2), MultiplierConfig())
+        counts = tracker.new_counts()
+        counts.update(Outputs.parse(torch.ones(4000), torch.ones(4000)), torch.arange(4000) % 2)
+        assert judge(tracker, counts, "test").status == status
+
+
+def test_verdicts_say_what_their_groups_are_about() -> None:
+    constraints = [AccuracyParity(0.1, groups={"gender": 2}), AccuracyParity(0.1, groups={"race": 3})]
+    evaluator = Evaluator(Lagrangian(constraints), "test")
+    evaluator.add(torch.ones(6), torch.ones(6), {"gender": torch.arange(6) % 2, "race": torch.arange(6) % 3})
+    titles = [verdict.title for verdict in evaluator.result().verdicts]
+    assert titles == ["accuracy_parity by gender", "accuracy_parity by race"]

@@ -116,3 +116,49 @@ def test_coverage_of_gap_and_rates(p: tuple[float, float], n: tuple[int, int]) -
     low, high = wilson(hits, totals)
     truth = torch.tensor([p], dtype=torch.float64)
     assert float(((low <= truth) & (truth <= high)).double().mean(0).min()) >= 0.93
+
+
+class TestOneSided:
+    def test_against_itself_only_the_group_counts(self) -> None:
+        """Changes against the dense model, whose rates are taken as known."""
+        change, variances = table(-0.02, -0.3, 0.4), table(0.01, 0.0004, 0.09)
+        weights = torch.zeros_like(change)
+        half = gap_half_width(change, variances, weights, parity.ITSELF, parity.BELOW)
+        assert float(half) == pytest.approx(Z95 * 0.02), "group 1 lost most"
+        assert float(gap_half_width(change, variances, weights, parity.ITSELF)) == pytest.approx(Z95 * 0.3)
+
+    def test_the_most_distant_group_is_sought_on_the_side_that_counts(self) -> None:
+        change, variances, shares = table(-0.1, 0.3, 0.0), table(0.01, 0.04, 0.09), table(0.2, 0.2, 0.6)
+        below = gap_half_width(change, variances, shares, parity.OVERALL, parity.BELOW)
+        expected = Z95 * math.sqrt(0.8**2 * 0.01 + 0.2**2 * 0.04 + 0.6**2 * 0.09)
+        assert float(below) == pytest.approx(expected)
+        both = gap_half_width(change, variances, shares, parity.OVERALL)
+        assert float(both) == pytest.approx(Z95 * math.sqrt(0.2**2 * 0.01 + 0.8**2 * 0.04 + 0.6**2 * 0.09))
+
+    def test_one_group_alone_is_known_against_itself(self) -> None:
+        change = table(math.nan, -0.1)
+        half = gap_half_width(change, table(math.nan, 0.01), torch.zeros(1, 2).double(), parity.ITSELF, parity.BELOW)
+        assert float(half) == pytest.approx(Z95 * 0.1)
+
+
+@pytest.mark.parametrize("reference", [parity.PAIRWISE, 0], ids=str)
+def test_an_unknown_variance_of_a_group_in_the_middle_does_not_matter(reference: str | int) -> None:
+    rates, variances = table(0.9, 0.7, 0.5), table(0.01, math.nan, 0.04)
+    weights = parity.reference_weights(rates, torch.ones_like(rates), reference)
+    assert float(gap_half_width(rates, variances, weights, reference)) == pytest.approx(Z95 * math.sqrt(0.05))
+    swapped = table(0.7, 0.9, 0.5)
+    weights = parity.reference_weights(swapped, torch.ones_like(rates), reference)
+    assert math.isnan(gap_half_width(swapped, variances, weights, parity.PAIRWISE))
+
+
+def test_coverage_of_an_overall_gap() -> None:
+    """Three groups of different size, the farthest one far enough to be the farthest in every draw."""
+    trials, p, n = 2000, (0.9, 0.6, 0.85), (200, 60, 400)
+    generator = torch.Generator().manual_seed(5)
+    totals = torch.tensor([n], dtype=torch.float64).expand(trials, 3)
+    hits = torch.binomial(totals, torch.tensor([p], dtype=torch.float64).expand(trials, 3), generator=generator)
+    half = half_width(hits, totals, parity.OVERALL)
+    weights = totals / totals.sum(1, keepdim=True)
+    found = parity.gap(hits / totals, weights, parity.OVERALL)
+    truth = sum(pi * ni for pi, ni in zip(p, n, strict=True)) / sum(n) - 0.6
+    assert 0.93 <= float(((found - truth).abs() <= half).double().mean()) <= 0.985

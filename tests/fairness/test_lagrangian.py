@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,7 +10,13 @@ import torch
 from torch.nn import functional as F
 
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, TrainingStateError
-from fairprune_plugin.fairness.constraints import AccuracyParity, DemographicParity, EqualizedOdds, EqualOpportunity
+from fairprune_plugin.fairness.constraints import (
+    AccuracyParity,
+    DemographicParity,
+    EqualizedOdds,
+    EqualOpportunity,
+    LossParity,
+)
 from fairprune_plugin.fairness.lagrangian import LOOK_AFTER, VALIDATION, Lagrangian, cross_entropy
 from fairprune_plugin.fairness.multipliers import MultiplierConfig
 from fairprune_plugin.fairness.outputs import Task
@@ -198,3 +205,135 @@ def test_state_round_trip() -> None:
     fresh = Lagrangian(EqualOpportunity(0.0))
     fresh.load_state_dict(Lagrangian(EqualOpportunity(0.0)).state_dict())
     assert fresh.trackers == []
+
+
+class TestSeveralAttributes:
+    """Each constraint sees the groups it is about, in one and the same batch."""
+
+    GENDER, RACE = {"gender": ("f", "m")}, {"race": 3}
+
+    @staticmethod
+    def batch(n: int = 60) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        s = {"gender": torch.randint(2, (n,)), "race": torch.randint(3, (n,))}
+        return torch.randn(n, 2, requires_grad=True), torch.randint(2, (n,)), s
+
+    def test_the_loss_is_the_sum_of_single_ones(self) -> None:
+        logits, y, s = self.batch()
+        specs = [
+            (EqualizedOdds(0.05, self.GENDER), s["gender"], 2),
+            (DemographicParity(0.1, self.RACE, reference="overall"), s["race"], 3),
+            (AccuracyParity(0.1, {**self.GENDER, **self.RACE}), s["gender"] * 3 + s["race"], 6),
+        ]
+        lagrangian = Lagrangian([constraint for constraint, _, _ in specs])
+        lagrangian.bind(Task(2))
+        expected = F.cross_entropy(logits, y)
+        for tracker, (constraint, ids, groups) in zip(lagrangian.trackers, specs, strict=True):
+            value = torch.rand(tracker.multipliers.shape)
+            assert value.shape[2] == groups
+            tracker.multipliers.set(value)
+            single = Lagrangian(dataclasses.replace(constraint, groups=groups))
+            single.bind(Task(2))
+            single.trackers[0].multipliers.set(value)
+            expected = expected + single.loss(logits, y, ids) - F.cross_entropy(logits, y)
+        torch.testing.assert_close(lagrangian.loss(logits, y, s), expected)
+        for tracker, (_, ids, groups) in zip(lagrangian.trackers, specs, strict=True):
+            assert tracker.counts.totals[0].sum() <= 60
+            if groups != 2:
+                assert tracker.counts.totals[0].tolist() == ids.bincount(minlength=groups).tolist()
+
+    def test_a_missing_attribute_is_named(self) -> None:
+        logits, y, s = self.batch()
+        with pytest.raises(DataError, match=r"expected 'race' among the batch's sensitive attributes, .* 'gender'"):
+            Lagrangian([AccuracyParity(0.1, self.RACE)]).loss(logits, y, {"gender": s["gender"]})
+
+    def test_floors_come_along(self) -> None:
+        lagrangian = Lagrangian(EqualOpportunity(0.1, self.GENDER, floor=0.02))
+        assert [constraint.name for constraint in lagrangian.constraints] == ["equal_opportunity", "accuracy_floor"]
+        logits, y, s = self.batch()
+        with pytest.raises(TrainingStateError, match="accuracy_floor compares with the dense model"):
+            lagrangian.loss(logits, y, s)
+
+
+class TestDiscovery:
+    def test_groups_must_be_known_before_the_first_batch(self) -> None:
+        lagrangian = Lagrangian(AccuracyParity(0.1, groups=None))
+        with pytest.raises(TrainingStateError, match=r"groups of accuracy_parity .*discover_groups\(loader\) first"):
+            lagrangian.loss(*batch())
+
+    def test_constraints_get_the_groups_they_asked_for(self) -> None:
+        lagrangian = Lagrangian(
+            [
+                AccuracyParity(0.1, groups=None, floor=0.2),
+                EqualOpportunity(0.1, groups={"race": None}),
+                DemographicParity(0.1, groups={"gender": ("f", "m")}),
+            ]
+        )
+        s = {"gender": torch.tensor([0, 1, 1]), "race": torch.tensor([4, 9, 4])}
+        lagrangian.discover_groups([(s, 3, torch.device("cpu"))])
+        everything = ("gender=0 × race=4", "gender=1 × race=4", "gender=1 × race=9")
+        assert [c.group_names for c in lagrangian.constraints] == [
+            everything,
+            ("race=4", "race=9"),
+            ("f", "m"),
+            everything,
+        ]
+        assert [ids.tolist() for ids in lagrangian.parse(torch.zeros(3), torch.zeros(3), s).ids] == [
+            [0, 2, 1],
+            [0, 1, 0],
+            [0, 1, 1],
+            [0, 2, 1],
+        ]
+
+
+def test_a_penalty_is_added_to_a_loss_computed_elsewhere() -> None:
+    logits, y, s = batch()
+    one, other = (Lagrangian([EqualOpportunity(0.0), LossParity(0.0)]) for _ in range(2))
+    for lagrangian in (one, other):
+        lagrangian.bind(Task(2))
+        for tracker in lagrangian.trackers:
+            tracker.multipliers.set(torch.full(tracker.multipliers.shape, 0.3) * torch.tensor([1.0, 0.5]))
+    elsewhere = logits.square().mean()
+    expected = one.loss(logits, y, s) - F.cross_entropy(logits, y) + elsewhere
+    torch.testing.assert_close(other.add_penalty(elsewhere, logits, y, s), expected)
+    assert other.batches == 1
+    assert torch.equal(Lagrangian(None).add_penalty(elsewhere, logits, y), elsewhere)
+    with pytest.raises(DataError, match="needs the sensitive attribute"):
+        other.add_penalty(elsewhere, logits, y)
+
+
+def test_a_batch_that_does_not_count_leaves_the_counts_alone() -> None:
+    lagrangian = Lagrangian(AccuracyParity(0.1))
+    lagrangian.loss(*batch())
+    before = lagrangian.trackers[0].counts.state_dict()
+    lagrangian.loss(*batch(), count=False)
+    assert all(torch.equal(before[key], value) for key, value in lagrangian.trackers[0].counts.state_dict().items())
+    assert lagrangian.batches == 1
+
+
+def test_labels_have_the_binary_cross_entropy_of_all() -> None:
+    logits, y = torch.randn(20, 3), torch.randint(2, (20, 3))
+    expected = F.binary_cross_entropy_with_logits(logits, y.float())
+    torch.testing.assert_close(cross_entropy(logits, y), expected)
+    torch.testing.assert_close(Lagrangian(AccuracyParity(0.1)).loss(logits, y, torch.arange(20) % 2), expected)
+
+
+def test_a_change_from_classes_to_labels_is_refused() -> None:
+    lagrangian = Lagrangian(AccuracyParity(0.1))
+    lagrangian.loss(torch.zeros(2, 3), torch.zeros(2), torch.tensor([0, 1]))
+    with pytest.raises(TrainingStateError, match="3 labels now and had 3 classes before"):
+        lagrangian.loss(torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+def test_state_of_a_multi_label_run_comes_back() -> None:
+    one, other = (Lagrangian([EqualOpportunity(0.0, label=1), AccuracyParity(0.0)]) for _ in range(2))
+    data = torch.randn(30, 3), torch.randint(2, (30, 3)), torch.randint(2, (30,))
+    one.loss(*data)
+    one.dual_step_from_training()
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.loss(*data), other.loss(*data))
+
+
+def test_small_groups_that_never_come_are_no_surprise_with_a_minimum_size() -> None:
+    lagrangian = Lagrangian(AccuracyParity(0.1, groups=("a", "b", "c"), min_group_size=1))
+    for _ in range(LOOK_AFTER + 1):
+        lagrangian.loss(torch.zeros(3), torch.zeros(3), torch.tensor([0, 0, 2]))  # warnings are errors in this suite

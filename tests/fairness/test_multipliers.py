@@ -160,10 +160,8 @@ class TestAugmented:
         multipliers.set(torch.tensor([[[multiplier, 0.0]], [[0.0, 0.0]]]))
         violation = torch.tensor([[[g, -1.0]], [[-1.0, -1.0]]], requires_grad=True)
         value = multipliers.penalty(violation)
-        if multiplier + rho * g >= 0:
-            expected = multiplier * g + rho / 2 * g**2
-        else:
-            expected = -(multiplier**2) / (2 * rho)
+        active = multiplier + rho * g >= 0
+        expected = multiplier * g + rho / 2 * g**2 if active else -(multiplier**2) / (2 * rho)
         assert float(value.detach()) == pytest.approx(expected, rel=1e-4, abs=1e-5)
         (gradient,) = torch.autograd.grad(value, violation)
         # The gradient is the multiplier after a full projected step: max(0, λ + ρ g).

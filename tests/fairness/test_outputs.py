@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fairprune_plugin.errors import DataError
-from fairprune_plugin.fairness.outputs import Outputs
+from fairprune_plugin.fairness.outputs import Outputs, Task
 
 TARGETS = torch.tensor([0, 1, 1, 0, 1, 0])
 LOG_ODDS = torch.tensor([-2.0, 0.5, -0.1, 3.0, 1.0, 0.0], dtype=torch.float64)
@@ -109,3 +109,43 @@ ERRORS = {
 def test_unusable_batches_are_refused(logits: torch.Tensor, targets: torch.Tensor, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Outputs.parse(logits, targets)
+
+
+class TestLabels:
+    """Logits and targets of the same shape (N, L): L binary tasks over the same samples."""
+
+    LOGITS = torch.tensor([[1.0, -2.0, 0.0], [-0.5, 3.0, 0.1]], dtype=torch.float64)
+    TARGETS = torch.tensor([[1, 1, 0], [0, 1, 1]])
+
+    def test_every_number_is_that_of_the_binary_task(self) -> None:
+        outputs = Outputs.parse(self.LOGITS, self.TARGETS)
+        assert (outputs.num_classes, outputs.num_labels, outputs.task) == (2, 3, Task(2, 3))
+        assert outputs.predicted().tolist() == [[1, 0, 0], [0, 1, 1]]
+        for index in range(3):
+            alone = Outputs.parse(self.LOGITS[:, index], self.TARGETS[:, index])
+            one = outputs.label(index)
+            assert one.task == Task(2)
+            for cls in (0, 1, None):
+                torch.testing.assert_close(outputs.margin(cls)[:, index], alone.margin(cls))
+                torch.testing.assert_close(outputs.probability(cls)[:, index], alone.probability(cls))
+                torch.testing.assert_close(one.probability(cls), alone.probability(cls))
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(
+            self.LOGITS, self.TARGETS.double(), reduction="none"
+        )
+        torch.testing.assert_close(outputs.losses(), expected.mean(1))
+
+    def test_two_labels_are_not_two_classes(self) -> None:
+        assert Outputs.parse(torch.zeros(4, 2), torch.zeros(4, 2)).task == Task(2, 2)
+        assert Outputs.parse(torch.zeros(4, 2), torch.zeros(4)).task == Task(2)
+        assert Outputs.parse(torch.zeros(4, 1), torch.zeros(4, 1)).task == Task(2)
+        assert Outputs.parse(torch.zeros(2, 2), torch.zeros(2)).task == Task(2)
+
+    def test_tasks_read_well(self) -> None:
+        assert (str(Task(4)), str(Task(2, 3))) == ("4 classes", "3 labels")
+
+
+def test_losses_of_classes_are_the_cross_entropy() -> None:
+    logits, targets = many_classes()
+    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(Outputs.parse(logits, targets).losses(), expected)
+    assert torch.isfinite(Outputs.parse(torch.tensor([1e4, -1e4]), torch.tensor([0, 1])).losses()).all()

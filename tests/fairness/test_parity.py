@@ -108,3 +108,44 @@ def test_rates_are_judged_independently() -> None:
     gaps = parity.gap(rates, weights, parity.PAIRWISE).tolist()
     assert gaps[:2] == pytest.approx([0.4, 0.0])
     assert math.isnan(gaps[2])
+
+
+class TestOneSided:
+    """Changes against the dense model: only losses count, and nobody needs a second group to lose."""
+
+    CHANGES = rates_of(-0.1, 0.3, -0.02)
+
+    def test_below_looks_at_losses_only(self) -> None:
+        weights = parity.reference_weights(self.CHANGES, torch.ones_like(self.CHANGES), parity.ITSELF)
+        assert (weights == 0).all()
+        below = parity.violations(self.CHANGES, 0.05, parity.ITSELF, parity.BELOW)
+        torch.testing.assert_close(below, torch.tensor([[[0.05, -0.35, -0.03]]], dtype=torch.float64))
+        assert float(parity.gap(self.CHANGES, weights, parity.ITSELF, parity.BELOW)) == pytest.approx(0.1)
+        assert float(parity.gap(self.CHANGES, weights, parity.ITSELF)) == pytest.approx(0.3)
+
+    def test_a_gap_is_negative_if_everybody_gains(self) -> None:
+        gains = rates_of(0.1, 0.2)
+        assert float(parity.gap(gains, torch.zeros_like(gains), parity.ITSELF, parity.BELOW)) == pytest.approx(-0.1)
+
+    def test_one_known_group_is_enough_and_none_is_not(self) -> None:
+        for values, expected in (((NAN, -0.2), 0.2), ((NAN, NAN), NAN)):
+            rates = rates_of(*values)
+            found = float(parity.gap(rates, torch.zeros_like(rates), parity.ITSELF, parity.BELOW))
+            assert found == pytest.approx(expected, nan_ok=True)
+
+    def test_an_unknown_group_has_no_distance_to_itself(self) -> None:
+        known = parity.defined(rates_of(NAN, -0.2), torch.zeros(1, 2), parity.ITSELF)
+        assert known.tolist() == [[False, True]]
+
+    @given(st.lists(RATE, min_size=2, max_size=5), st.sampled_from([parity.PAIRWISE, parity.OVERALL, 0, 1]))
+    def test_both_sides_are_the_larger_one(self, values: list[float], reference: str | int) -> None:
+        rates = rates_of(*values)
+        weights = parity.reference_weights(rates, torch.ones_like(rates), reference)
+        below, above = (parity.gap(rates, weights, reference, (side,)) for side in (-1, 1))
+        assert float(parity.gap(rates, weights, reference)) == float(torch.maximum(below, above))
+
+
+def test_a_tolerance_of_its_own_for_each_rate() -> None:
+    deviation = torch.tensor([[0.1, -0.1], [0.1, -0.1]], dtype=torch.float64)
+    both = parity.violations(deviation, torch.tensor([[0.0], [0.3]]), parity.PAIRWISE)
+    torch.testing.assert_close(both[0], torch.tensor([[0.1, -0.1], [-0.05, -0.25]], dtype=torch.float64))

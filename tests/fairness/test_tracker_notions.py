@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from measured import SPLIT, counted, random_outputs
 from torch import Tensor
 
 from fairprune_plugin.errors import ConfigError
@@ -29,6 +28,7 @@ from fairprune_plugin.fairness.multipliers import MultiplierConfig
 from fairprune_plugin.fairness.outputs import Outputs, Task
 from fairprune_plugin.fairness.rates import Rate
 from fairprune_plugin.fairness.tracker import ConstraintTracker
+from measured import SPLIT, counted, random_outputs
 
 BINARY, FOUR_CLASSES, THREE_LABELS = Task(2), Task(4), Task(2, 3)
 GROUPS = 3

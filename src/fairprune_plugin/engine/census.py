@@ -50,6 +50,8 @@ def check_loader(
     if split == "train":
         _refuse_one_class(labels)
     task = _task(labels)
+    if task.num_labels is not None and split == "train":
+        _warn_of_one_hot(labels)
     missing, small = [], []
     for constraint in lagrangian.constraints:
         totals = _totals(constraint, task, labels)
@@ -114,6 +116,17 @@ def _task(labels: list[Labels]) -> Task:
     if first.dim() == 2 and first.shape[1] > 1:
         return Task(2, first.shape[1])
     return Task(max(2, max(int(batch.targets.max()) for batch in labels) + 1))
+
+
+def _warn_of_one_hot(labels: list[Labels]) -> None:
+    """A target per class and exactly one of them set looks like class ids in another dress."""
+    if all(bool((batch.targets.sum(dim=1) == 1).all()) for batch in labels):
+        warnings.warn(
+            f"every sample has exactly one of {labels[0].targets.shape[1]} labels: read as a multi-label task; if these are "
+            "one-hot classes, pass class ids, y.argmax(1)",
+            FairPruneWarning,
+            stacklevel=5,
+        )
 
 
 def _refuse_one_class(labels: list[Labels]) -> None:

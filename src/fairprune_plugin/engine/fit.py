@@ -27,7 +27,7 @@ from .validation_stream import ValidationStream, endless
 
 BOTH = "both"
 FOLDS = "folds"
-DRIVERS = (VALIDATION, BOTH, TRAIN, FOLDS)
+DRIVERS = (BOTH, VALIDATION, TRAIN, FOLDS)
 
 OnEvaluation = Callable[[HistoryRow], None]
 
@@ -101,11 +101,11 @@ class Run:
         self.history: list[HistoryRow] = []
         if options.select_by not in SELECTIONS:
             raise ConfigError(f"unknown select_by {options.select_by!r}: choose one of {', '.join(SELECTIONS)}")
-        driver = options.driver or (VALIDATION if validation is not None else TRAIN)
+        driver = options.driver or (BOTH if validation is not None else TRAIN)
         if driver not in DRIVERS or (driver in (VALIDATION, BOTH) and validation is None):
             raise ConfigError(
-                f"expected the multipliers' driver as one of {', '.join(DRIVERS)}, the first two with a validation loader only; "
-                f"got {driver!r} {'without' if validation is None else 'with'} one"
+                f"expected the multipliers' driver as one of {', '.join(DRIVERS)}, the first two with a validation loader "
+                f"only; got {driver!r} {'without' if validation is None else 'with'} one"
             )
         self.driver = driver
         self.folds = Folds(train, options.folds) if driver == FOLDS else None
@@ -223,6 +223,7 @@ class Run:
             multipliers=tuple(
                 tuple(tracker.multipliers.value.reshape(-1).tolist()) for tracker in host.lagrangian.trackers
             ),
+            training_gaps=tuple(_largest(tracker.gaps(tracker.counts, TRAIN)) for tracker in host.lagrangian.trackers),
             feasible=evaluation.feasible,
             at_target=engine.at_target and host.rounds_left() == 1,
         )
@@ -230,9 +231,15 @@ class Run:
         if self.options.on_evaluation is not None:
             self.options.on_evaluation(row)
         if row.at_target:
-            self.snapshots.offer(host.model, engine.weights.keep, evaluation, engine.step_index)
+            over = self._training_excess(row)
+            self.snapshots.offer(host.model, engine.weights.keep, evaluation, engine.step_index, training_excess=over)
         gaps = "/".join(f"{gap:.3f}" for gap in row.gaps) or "-"
         return {"acc": f"{row.accuracy:.3f}", "gap": gaps, "pruned": f"{row.progress:.0%}"}
+
+    def _training_excess(self, row: HistoryRow) -> float:
+        """By how much the recent training batches exceed a tolerance; an undefined gap has no say."""
+        gaps = zip(row.training_gaps, self.host.lagrangian.constraints, strict=True)
+        return max([0.0, *(gap - constraint.tolerance for gap, constraint in gaps if not math.isnan(gap))])
 
     def _between_rounds(self) -> None:
         self.host.remove_round()
@@ -307,3 +314,9 @@ class Run:
     def _evaluate(self, loader: Iterable[Any], split: str) -> Evaluation:
         self.evaluation_passes += length(loader) or 0
         return evaluate(self.host.model, loader, self.host.lagrangian, split=split, forward=self.options.forward)
+
+
+def _largest(gaps: Tensor) -> float:
+    """NaN only if all are."""
+    known = gaps[~torch.isnan(gaps)]
+    return float(known.max()) if len(known) else math.nan

@@ -37,8 +37,7 @@ class Folds:
         self._loader = loader
         self._k = k
         if isinstance(loader, DataLoader):
-            plain = isinstance(loader.sampler, RandomSampler | SequentialSampler) and loader.batch_size is not None
-            if not plain or isinstance(loader.dataset, IterableDataset):
+            if not _is_plain(loader):
                 raise ConfigError(
                     "folds need a DataLoader over a map-style dataset with a batch_size and the default samplers: pass a "
                     "validation loader instead, or a loader with a method fold(k, i)"
@@ -87,3 +86,12 @@ class Folds:
             generator=loader.generator,
             worker_init_fn=loader.worker_init_fn,
         )
+
+
+def _is_plain(loader: DataLoader[Any]) -> bool:
+    """Whether a loader over other samples would do what this one does."""
+    sampler = loader.sampler
+    if isinstance(sampler, RandomSampler) and (sampler.replacement or sampler.num_samples != len(sampler.data_source)):
+        return False
+    usual = isinstance(sampler, RandomSampler | SequentialSampler) and loader.batch_size is not None
+    return usual and not isinstance(loader.dataset, IterableDataset)

@@ -21,7 +21,7 @@ def message(before: Evaluation, after: Evaluation, history: Sequence[HistoryRow]
     if not after.verdicts:
         return "No constraint was asked for."
     parts = [
-        f"{v.constraint}: gap {v.gap:.4f} (±{v.half_width:.4f}) against a tolerance of {v.tolerance:g}, {v.status}"
+        f"{v.title}: gap {v.gap:.4f} (±{v.half_width:.4f}) against a tolerance of {v.tolerance:g}, {v.status}"
         for v in after.verdicts
     ]
     head = f"On the {after.split} data the gap is within the tolerance"
@@ -69,7 +69,7 @@ def collisions(after: Evaluation, history: Sequence[HistoryRow]) -> str:
     rows = [row for row in history if row.at_target]
     if len(after.verdicts) < 2 or not rows:
         return ""
-    names = [verdict.constraint for verdict in after.verdicts]
+    names = [verdict.title for verdict in after.verdicts]
     excesses = [
         [math.inf if math.isnan(gap) else gap - v.tolerance for gap, v in zip(row.gaps, after.verdicts, strict=True)]
         for row in rows

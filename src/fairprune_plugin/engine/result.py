@@ -34,6 +34,7 @@ class HistoryRow:
         accuracy: On the split that was evaluated.
         gaps: Largest gap of each constraint there.
         multipliers: All λ of each constraint, flattened.
+        training_gaps: The same on the recent training batches (running counts).
         feasible: Whether every constraint held by its point estimate.
         at_target: Whether the model had its final size.
     """
@@ -44,6 +45,7 @@ class HistoryRow:
     accuracy: float
     gaps: tuple[float, ...]
     multipliers: tuple[tuple[float, ...], ...]
+    training_gaps: tuple[float, ...]
     feasible: bool
     at_target: bool
 

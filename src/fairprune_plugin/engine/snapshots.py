@@ -12,26 +12,34 @@ from ..fairness.evaluation import Evaluation
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model's state (at the target sparsity) and how it did on the validation split."""
+    """A model's state (at the target sparsity), how it did on the validation split, and by how much the gap of the
+    recent training batches exceeded the tolerance."""
 
     state: dict[str, Tensor]
     keep: Tensor
     evaluation: Evaluation
     step: int
+    training_excess: float = 0.0
 
 
 GAP = "gap"
 UPPER_BOUND = "upper_bound"
-SELECTIONS = (GAP, UPPER_BOUND)
+BOTH = "both"
+SELECTIONS = (BOTH, GAP, UPPER_BOUND)
 
 
-def rank(evaluation: Evaluation, select_by: str = GAP) -> tuple[float, ...]:
+def rank(evaluation: Evaluation, select_by: str = GAP, training_excess: float = 0.0) -> tuple[float, ...]:
     """Order of preference: no excess over the tolerance first, then accuracy.
 
     Args:
         evaluation: Of a snapshot.
-        select_by: Whether the excess is that of the gap, or of the upper bound of its 95 % interval.
+        select_by: Whether the excess is that of the gap, of the upper bound of its 95 % interval, or the larger one of
+            the gap and of the training data's.
+        training_excess: By how much the gap of the recent training batches exceeds the tolerance.
     """
+    if select_by == BOTH:
+        # The best of many moments by one small split is partly the luckiest one: a gap that both splits see is not.
+        return (-max(evaluation.excess, training_excess), evaluation.accuracy)
     if select_by == UPPER_BOUND:
         # An undefined gap leaves every moment of a run without an upper bound: then the defined gaps decide.
         return (-evaluation.upper_excess, -evaluation.excess, evaluation.accuracy)
@@ -46,12 +54,15 @@ class BestSnapshot:
         self.best: Snapshot | None = None
 
     @torch.no_grad()
-    def offer(self, model: nn.Module, keep: Tensor, evaluation: Evaluation, step: int) -> bool:
+    def offer(
+        self, model: nn.Module, keep: Tensor, evaluation: Evaluation, step: int, *, training_excess: float = 0.0
+    ) -> bool:
         """Takes a copy of the model if it is the best so far; returns whether it was."""
-        if self.best is not None and rank(evaluation, self._select_by) < rank(self.best.evaluation, self._select_by):
+        offered = rank(evaluation, self._select_by, training_excess)
+        if self.best is not None and offered < rank(self.best.evaluation, self._select_by, self.best.training_excess):
             return False
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        self.best = Snapshot(state, keep.clone(), evaluation, step)
+        self.best = Snapshot(state, keep.clone(), evaluation, step, training_excess)
         return True
 
     @torch.no_grad()

@@ -52,8 +52,9 @@ class Verdict:
         tolerance: What was asked for.
         feasible: Whether the point estimate is within the tolerance (undefined gaps are not).
         upper: The largest upper 95 % bound of any rate's gap; NaN if any is undefined.
-        status: ``"satisfied"`` when the whole intervals of all rates say so, ``"violated"`` when that of any
-            does, else ``"not decidable"`` at this sample size.
+        attribute: What the groups are about, when the attribute has a name.
+        status: ``"satisfied"`` when the whole intervals of all rates say so and every group has a rate,
+            ``"violated"`` when the interval of any rate does, else ``"not decidable"`` at this sample size.
     """
 
     constraint: str
@@ -64,6 +65,12 @@ class Verdict:
     feasible: bool
     status: str
     upper: float
+    attribute: str = ""
+
+    @property
+    def title(self) -> str:
+        """The constraint's name, and what its groups are about."""
+        return f"{self.constraint} by {self.attribute}" if self.attribute else self.constraint
 
     @property
     def excess(self) -> float:
@@ -224,7 +231,8 @@ def judge(tracker: ConstraintTracker, counts: RateCounts, split: str) -> Verdict
     if bool((gaps - halves > tolerance).any()):
         status = VIOLATED
     else:
-        status = SATISFIED if bool((gaps + halves <= tolerance).all()) else UNDECIDABLE
+        everybody = tracker.constraint.min_group_size > 0 or bool((counts.totals > 0).all())
+        status = SATISFIED if everybody and bool((gaps + halves <= tolerance).all()) else UNDECIDABLE
     return Verdict(
         constraint=tracker.constraint.name,
         rate=tracker.families.names[worst],
@@ -234,6 +242,7 @@ def judge(tracker: ConstraintTracker, counts: RateCounts, split: str) -> Verdict
         feasible=gap <= tolerance,  # a NaN compares False: an undefined gap is not feasible
         status=status,
         upper=float((gaps + halves).amax()),  # NaN if any is
+        attribute=tracker.constraint.group_spec.label,
     )
 
 

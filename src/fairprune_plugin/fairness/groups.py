@@ -244,8 +244,9 @@ def _column(sensitive: Any, attribute: Attribute, position: int, attributes: Seq
             )
         return sensitive[key]
     if isinstance(sensitive, Tensor) and sensitive.dim() == 2 and (key is not None or sensitive.shape[1] == 1):
-        column = key if isinstance(key, int) else position
-        if (isinstance(key, str) and sensitive.shape[1] != len(attributes)) or not 0 <= column < sensitive.shape[1]:
+        named = isinstance(key, str) and not key.isdigit()  # column numbers come back from JSON as strings
+        column = position if named or key is None else int(key)
+        if (named and sensitive.shape[1] != len(attributes)) or not 0 <= column < sensitive.shape[1]:
             raise DataError(
                 f"cannot tell which of the {sensitive.shape[1]} columns of the sensitive attributes {key!r} is: name all of "
                 "them in the constraint, use column numbers as keys, groups={0: 2, …}, or let the loader yield a dict"

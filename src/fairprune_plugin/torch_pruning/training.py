@@ -13,7 +13,7 @@ from ..engine.evaluate import evaluate
 from ..engine.fit import FitOptions, OnEvaluation, Run
 from ..engine.latency import latency_ms
 from ..engine.result import FitResult, Size
-from ..engine.snapshots import GAP
+from ..engine.snapshots import BOTH
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN
@@ -37,14 +37,14 @@ class Training:
         progress: bool = True,
         forward: Forward = default_forward,
         on_evaluation: OnEvaluation | None = None,
-        select_by: str = GAP,
+        select_by: str = BOTH,
         driver: str | None = None,
         folds: int = 5,
     ) -> FitResult:
         """Trains weights and mask under the constraint, removes channels and returns the smaller model.
 
-        With a validation loader, held-out data drive the multipliers and choose the best feasible snapshot at
-        the target sparsity; without one, training counts do and the last state is returned.
+        With a validation loader, training and held-out data both drive the multipliers and choose the best feasible
+        snapshot at the target sparsity; without one, training counts do and the last state is returned.
 
         Args:
             train_loader: Batches ``(x, y, s)``: inputs, class ids ``(N,)``, group ids ``(N,)``. Moved to the
@@ -61,10 +61,11 @@ class Training:
             progress: Whether to show a progress bar.
             forward: ``(model, x) → logits``; default ``model(x)``, its ``.logits`` if there is one.
             on_evaluation: Called with each :class:`~..engine.result.HistoryRow`.
-            select_by: Which snapshots are feasible: those whose ``"gap"`` is within the tolerance, or those where the
-                ``"upper_bound"`` of its 95 % interval is.
-            driver: Which data move the multipliers: ``"validation"`` (default if there is a loader), ``"train"``,
-                ``"both"``: whichever is violated more, or ``"folds"``: parts of the training data that are held out in
+            select_by: Which snapshots are feasible: those whose ``"gap"`` on validation data is within the tolerance,
+                those where it is on ``"both"`` validation data and the recent training batches (default), or those where
+                the ``"upper_bound"`` of the validation gap's 95 % interval is.
+            driver: Which data move the multipliers: ``"both"`` (default if there is a validation loader): whichever is
+                violated more, ``"validation"``, ``"train"``, or ``"folds"``: parts of the training data that are held out in
                 turn.
             folds: Number of those parts.
 

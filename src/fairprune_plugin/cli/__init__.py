@@ -1,0 +1,5 @@
+"""The command ``fairprune``."""
+
+from .main import main
+
+__all__ = ["main"]

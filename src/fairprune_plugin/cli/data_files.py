@@ -1,0 +1,158 @@
+"""Data from the command line: a loader, or a table in a ``.csv`` or ``.npz`` file, with or without predictions."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, DataError
+from .imports import called
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns (arrays of an ``.npz``) of a file.
+
+    Attributes:
+        label: True class.
+        sensitive: One or more sensitive attributes.
+        features: Inputs of the model; empty: all others.
+        logits: Scores of the model, one column or one per class.
+        reference: Scores of the reference model.
+    """
+
+    label: str
+    sensitive: tuple[str, ...]
+    features: tuple[str, ...] = ()
+    logits: tuple[str, ...] = ()
+    reference: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a file says that needs no model any more; shapes as in :func:`~..audit.audit_predictions`."""
+
+    logits: Tensor
+    targets: Tensor
+    sensitive: Any
+    reference: Tensor | None
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A file as a loader: batches ``(x, y, s)``."""
+
+    features: Tensor
+    targets: Tensor
+    sensitive: Mapping[str, Any]
+    size: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Any]]:
+        for start in range(0, len(self.targets), self.size):
+            part = slice(start, start + self.size)
+            sensitive = {name: column[part] for name, column in self.sensitive.items()}
+            yield self.features[part], self.targets[part], _alone(sensitive)
+
+
+def load_data(spec: str, columns: Columns, *, has_model: bool, batch_size: int) -> Any:
+    """A loader, or :class:`Predictions` where there is no model.
+
+    Raises:
+        ConfigError: If the arguments do not say enough.
+        DataError: If the file cannot be read, or a column is missing (it is named).
+    """
+    if batch_size < 1:
+        raise ConfigError(f"expected --batch-size ≥ 1, got {batch_size}")
+    suffix = Path(spec).suffix.lower()
+    if suffix not in (".csv", ".npz"):
+        if ":" not in spec:
+            raise ConfigError(f"expected --data as package.module:callable, a .csv or a .npz file, got {spec!r}")
+        if not has_model:
+            raise ConfigError("a loader needs a --model; predictions without a model come from a .csv or .npz file")
+        return called(spec, "--data")
+    table = _read_csv(spec) if suffix == ".csv" else _read_npz(spec)
+    targets = _numbers(table, (columns.label,), "--label", spec)
+    sensitive = {name: _attribute(_column(table, name, "--sensitive", spec)) for name in columns.sensitive}
+    if not has_model:
+        if not columns.logits:
+            raise ConfigError(
+                "without a --model the predictions come from the file: name their columns, --logits logit"
+            )
+        logits = _numbers(table, columns.logits, "--logits", spec)
+        reference = _numbers(table, columns.reference, "--reference-logits", spec) if columns.reference else None
+        return Predictions(logits, targets, _alone(sensitive), reference)
+    taken = {columns.label, *columns.sensitive}
+    features = columns.features or (
+        ("features",) if suffix == ".npz" else tuple(name for name in table if name not in taken)
+    )
+    return Batches(_numbers(table, features, "--features", spec).float(), targets, sensitive, batch_size)
+
+
+def _alone(sensitive: Mapping[str, Any]) -> Any:
+    """A single attribute by itself, several as a mapping."""
+    return next(iter(sensitive.values())) if len(sensitive) == 1 else sensitive
+
+
+def _read_csv(path: str) -> dict[str, Any]:
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+        names = reader.fieldnames or []
+    if not rows:
+        raise DataError(f"expected a header and at least one row in {path}")
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise DataError(f"expected {len(names)} values in line {number} of {path}, as in its header")
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _read_npz(path: str) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except ValueError as error:
+        raise DataError(f"cannot read {path} (names as text arrays, not as objects): {error}") from error
+
+
+def _column(table: Mapping[str, Any], name: str, option: str, path: str) -> Any:
+    if name not in table:
+        raise DataError(f"no column {name!r} in {path}, which has {', '.join(table)}: name the right one with {option}")
+    return table[name]
+
+
+def _numbers(table: Mapping[str, Any], names: Sequence[str], option: str, path: str) -> Tensor:
+    """Columns as a tensor: ``(N,)`` or an array's own shape for one column, ``(N, K)`` for several."""
+    found = []
+    for name in names:
+        values = _column(table, name, option, path)
+        try:
+            found.append(torch.as_tensor(np.asarray(values, dtype=np.float64)))
+        except ValueError as error:
+            raise DataError(f"expected numbers in column {name!r} of {path} ({option}): {error}") from error
+    if not found:
+        raise DataError(f"{path} has no column left for {option}")
+    one_column = len(found) == 1 and (option != "--features" or found[0].dim() > 1)
+    return found[0] if one_column else torch.stack(found, dim=1)
+
+
+def _attribute(column: Any) -> Any:
+    """Whole numbers as a tensor, names as a list; an empty field, ``nan`` or ``None`` is a missing value."""
+    values = column.tolist() if isinstance(column, np.ndarray) else list(column)
+    names = [None if _absent(value) else value for value in values]
+    try:
+        numbers = [math.nan if value is None else float(value) for value in names]
+    except (TypeError, ValueError):
+        return [None if value is None else str(value) for value in names]
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def _absent(value: Any) -> bool:
+    return value is None or str(value).strip().lower() in ("", "nan", "none", "na")
