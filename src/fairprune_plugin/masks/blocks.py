@@ -40,7 +40,8 @@ class MaskedBlocks:
         """Sum over the entries of each unit, ``(U,)`` float32."""
         for dim, (count, step) in enumerate(zip(self.site.grid, self.site.block, strict=True)):
             if step > 1:
-                tensor = tensor.unflatten(dim, (count, step)).sum(dim + 1)
+                shape = tensor.shape
+                tensor = tensor.reshape(*shape[:dim], count, step, *shape[dim + 1 :]).sum(dim + 1)
         return tensor.reshape(-1, self._num_units).sum(0).float()
 
     def take(self, keep_units: Tensor) -> None:

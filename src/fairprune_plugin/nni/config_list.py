@@ -164,14 +164,18 @@ def _check_selection(model: nn.Module, entry: Mapping[str, Any]) -> None:
         for key in keys:
             for name in entry.get(key, ()):
                 if name not in known:
-                    raise ConfigError(f"{key} lists {name!r}, which the model does not have{_did_you_mean(name, known)}")
+                    raise ConfigError(
+                        f"{key} lists {name!r}, which the model does not have{_did_you_mean(name, known)}"
+                    )
     if "op_names_re" in entry:
         for pattern in entry["op_names_re"]:
             if not any(re.match(pattern, name) for name in names):
                 raise ConfigError(f"op_names_re {pattern!r} matches no layer of the model")
     modules, _, _ = select_modules_by_config(model, dict(entry))
     if not modules:
-        raise ConfigError(f"no layer is left by the selection {({k: v for k, v in entry.items() if k in _SELECTORS})}")
+        raise ConfigError(
+            f"no layer is left by the selection { ({k: v for k, v in entry.items() if k in _SELECTORS}) }"
+        )
     for name, module in modules.items():
         if type(module).__name__ not in PruningSetting.registry:
             raise ConfigError(

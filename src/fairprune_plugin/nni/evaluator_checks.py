@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from nni.common.serializer import is_traceable
 from nni.compression.utils import Evaluator, LightningEvaluator
 from nni.compression.utils import TorchEvaluator as HostTorchEvaluator
-from nni.common.serializer import is_traceable
 from torch import nn
 from torch.optim import Optimizer
 

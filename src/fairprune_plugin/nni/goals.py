@@ -7,6 +7,7 @@ pruner around it, moves them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class SparseGoals:
     def __init__(self, units: Units, offsets: Sequence[int], cost_exponent: float) -> None:
         self._units = units
         self._cost_exponent = cost_exponent
-        self._slices = [slice(a, b) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        self._slices = [slice(a, b) for a, b in pairwise(offsets)]
         self._global: dict[Any, list[int]] = {}
         for index, unit_set in enumerate(units.sets):
             group = self._value(unit_set, "global_group_id")
@@ -58,9 +59,7 @@ class SparseGoals:
             members = [self._member(self._units.sets[index], self._slices[index]) for index in indices]
             ratio = self._value(self._units.sets[indices[0]], "sparse_ratio")
             total = sum(member.size * member.grain for member in members)
-            hide_by_elements(
-                keep, scores, members, int(total * ratio + EPSILON), cost_exponent=self._cost_exponent
-            )
+            hide_by_elements(keep, scores, members, int(total * ratio + EPSILON), cost_exponent=self._cost_exponent)
         return keep
 
     def _hide(self, keep: Tensor, scores: Tensor, unit_set: UnitSet, units: slice) -> None:

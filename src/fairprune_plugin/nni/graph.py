@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
+from ..engine.evaluate import mode
 from ..errors import ConfigError, FairPruneWarning, UnsupportedModelError
 from ..masks.groups import ChannelSite, unit_axis
 from ..torch_pruning.grouping import HostGroup, host_groups
@@ -121,6 +124,19 @@ def unit_of_row(site: ChannelSite) -> Tensor:
     out = unit_axis(site.parameter.shape[site.dim], site.unit.device)
     out[site.index] = site.unit
     return out
+
+
+def outputs(model: nn.Module, dummy_input: Any) -> list[Tensor]:
+    """All floating-point tensors of the model's output on an input (tensor, tuple or dict), in eval mode."""
+    with mode(model, training=False), torch.no_grad():
+        if isinstance(dummy_input, Mapping):
+            out = model(**dummy_input)
+        elif isinstance(dummy_input, tuple | list):
+            out = model(*dummy_input)
+        else:
+            out = model(dummy_input)
+    leaves, _ = tree_flatten(out)
+    return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 @contextmanager

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from nni.compression.base.compressor import register_scalers
 from nni.compression.pruning.scheduled_pruner import ScheduledPruner
-from nni.compression.utils import LightningEvaluator
 from torch import Tensor, nn
 
 from ..engine.bilevel import BiLevelEngine
 from ..engine.config import BiLevelConfig
 from ..engine.scores import MaskScores
 from ..engine.timetable import Timetable
-from ..errors import ConfigError, TrainingStateError
+from ..errors import ConfigError, TrainingStateError, UnsupportedModelError
 from ..fairness.constraints import Constraint, constraint_from
 from ..fairness.lagrangian import Lagrangian
 from ..fairness.multipliers import MultiplierConfig
@@ -94,8 +93,7 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
             check_evaluator(evaluator, model)
         if dummy_input is None:
             dummy_input = getattr(config_list, "dummy_input", None)
-        traced = dummy_input if dummy_input is not None else evaluator.get_dummy_input()
-        graph = None if traced is None else _graph(model, config_list, traced)
+        graph = _graph(model, config_list, dummy_input, evaluator)
         with as_config_error("the config_list"):
             super().__init__(model, config_list, evaluator, existed_wrappers)
             self._init_sparse_goals()
@@ -185,16 +183,12 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
         for key in self.units.keys:
             self.units.space(key).apply_method = BYPASS if self.units.trained_bare(key) else self._learning_method(key)
         self._seen_goals = self.goals.current()
-        self._computed_loss = False
+        self._computed_loss = self._in_closure = self._used_gradients = False
         self._hook = LogitsHook(self.bound_model, self._logits)
         if self.lagrangian.constraints:
             evaluator.register_hooks([self._hook.hook])
         evaluator.patch_loss(self._loss)
-        if isinstance(evaluator, LightningEvaluator):
-            evaluator.patch_optimizer_step([self._expect_backward], [self._after_step])
-        else:
-            evaluator.patch_optimizer_step([self._before_step], [self._after_step])
-        self._in_closure = False
+        evaluator.patch_optimizer_step([self._before_step], [self._after_step])
 
     def _learning_method(self, key: tuple[str, str]) -> str:
         owned = {id(parameter.parameter) for parameter in self.weights.parameters}
@@ -206,7 +200,9 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
         if steps < due:
             raise TrainingStateError(
                 f"training ended after {steps} optimizer steps, but the goals of config_list are reached at step "
-                f"{due}: " + ("masks are all ones; " if steps == 0 else "the masks are not final; ") + "let training_func "
+                f"{due}: "
+                + ("masks are all ones; " if steps == 0 else "the masks are not final; ")
+                + "let training_func "
                 "run for max_steps (or max_epochs) with the optimizers and the training_step it is given, or lower "
                 "cooldown_begin_step"
             )
@@ -237,25 +233,28 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
         return total
 
     def _before_step(self) -> None:
-        if not self._computed_loss:
+        if self._computed_loss:
+            self._use_gradients()
+        else:  # optimizer.step(closure), as Lightning has it: loss and gradients are still to come
+            self._in_closure = True
+
+    def _queue_end_of_backward(self, gradient: Tensor) -> None:
+        torch.autograd.Variable._execution_engine.queue_callback(self._use_gradients)
+
+    def _use_gradients(self) -> None:
+        """Between the backward pass and the optimizer's update: a weight step or a mask step."""
+        self._computed_loss, self._used_gradients = False, True
+        if self._running().after_backward():
+            self._push_masks()
+
+    def _after_step(self) -> None:
+        if not self._used_gradients:
             raise TrainingStateError(
                 "the optimizer stepped without a loss of this pruner: training_func must compute its loss with the "
                 "training_step that it is given as an argument (not with the function it was made from), then call "
                 "loss.backward() and optimizer.step()"
             )
-        self._computed_loss = False
-        if self._running().after_backward():
-            self._push_masks()
-
-    def _expect_backward(self) -> None:
-        """Lightning computes loss and gradients inside the optimizer's step: ours is at the end of that backward."""
-        self._in_closure = True
-
-    def _queue_end_of_backward(self, gradient: Tensor) -> None:
-        torch.autograd.Variable._execution_engine.queue_callback(self._before_step)  # type: ignore[attr-defined]
-
-    def _after_step(self) -> None:
-        self._in_closure = False
+        self._in_closure = self._used_gradients = False
         self._running().after_optimizer_step()
         if self._driven and self.goals.current() != self._seen_goals:
             self._move_mask()
@@ -300,23 +299,26 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
             )
 
     def _timetable(self) -> Timetable:
-        if self._driven:
-            begin, end = 0, self.interval_steps * self._total_times
-        else:
-            begin, end = self.warmup_step, self.cooldown_begin_step
-            if end is None:
-                if self._max_steps is None:
-                    raise ConfigError(
-                        "the length of the run is unknown: pass cooldown_begin_step=… to BiFPPruner, or max_steps to "
-                        "compress()"
-                    )
-                end = max(round(self.config.ramp_end * self._max_steps), 2)
-            if begin is None:
-                begin = round(self.config.warmup / self.config.ramp_end * end)
+        begin, end = self._ramp()
         config = dataclasses.replace(self.config, warmup=min(begin, end - 1) / end, ramp_end=1.0)
         goals = [goal for targets in self.sparse_goals.values() for goal in targets.values()]
         ratio = max((goal.get("sparse_ratio", 0.0) for goal in goals), default=0.0)
         return Timetable(config, end, ratio=ratio)
+
+    def _ramp(self) -> tuple[int, int]:
+        """First and last step of the ramp."""
+        if self._driven:
+            return 0, max(self.interval_steps * self._total_times, 2)
+        end = self.cooldown_begin_step
+        if end is None:
+            if self._max_steps is None:
+                raise ConfigError(
+                    "the length of the run is unknown: pass cooldown_begin_step=… to BiFPPruner, or max_steps to compress()"
+                )
+            end = max(round(self.config.ramp_end * self._max_steps), 2)
+        if self.warmup_step is None:
+            return round(self.config.warmup / self.config.ramp_end * end), end
+        return self.warmup_step, end
 
     def _running(self) -> BiLevelEngine:
         assert self.engine is not None
@@ -330,9 +332,22 @@ def _check_steps(warmup: Any, cooldown: Any) -> None:
     if cooldown is not None and not (warmup or 0) < cooldown:
         raise ConfigError(f"expected warmup_step < cooldown_begin_step, got {warmup} and {cooldown}")
     if cooldown is not None and cooldown < 2:
-        raise ConfigError(f"expected cooldown_begin_step of at least 2 steps for the mask to be learned, got {cooldown}")
+        raise ConfigError(
+            f"expected cooldown_begin_step of at least 2 steps for the mask to be learned, got {cooldown}"
+        )
 
 
-def _graph(model: nn.Module, config_list: list[dict[str, Any]], dummy_input: Any) -> ChannelGraph | None:
+def _graph(
+    model: nn.Module, config_list: list[dict[str, Any]], dummy_input: Any, evaluator: Any
+) -> ChannelGraph | None:
+    """The dependency graph, if there is an input to trace the model with and channels to trace."""
     layers = configs.row_layers(model, config_list)
-    return ChannelGraph(model, dummy_input, layers) if layers else None
+    if not layers:
+        return None
+    if dummy_input is not None:
+        return ChannelGraph(model, dummy_input, layers)
+    dummy_input = evaluator.get_dummy_input()
+    try:
+        return None if dummy_input is None else ChannelGraph(model, dummy_input, layers)
+    except UnsupportedModelError:
+        return None  # the evaluator's input may be there for other reasons: rows are masked, as NNI does

@@ -10,11 +10,10 @@ import torch
 from nni.compression.speedup import ModelSpeedup
 from torch import Tensor, nn
 
-from ..engine.evaluate import mode
 from ..errors import ConfigError, FairPruneWarning, UnsupportedModelError
 from ..torch_pruning.grouping import HostGroup
 from ..torch_pruning.removal import pruning_groups
-from .graph import LAYERS, ChannelGraph, check_unwrapped, producers
+from .graph import LAYERS, ChannelGraph, check_unwrapped, outputs, producers
 
 TORCH_PRUNING = "torch_pruning"
 NNI = "nni"
@@ -50,7 +49,7 @@ def speedup(model: nn.Module, masks: Masks, dummy_input: Any, *, method: str = T
         raise ConfigError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     _check_masks(model, masks)
     _apply(model, masks)
-    masked = _outputs(model, dummy_input)
+    masked = outputs(model, dummy_input)
     hidden = hidden_rows(model, masks)
     if not hidden:
         warnings.warn(
@@ -61,7 +60,7 @@ def speedup(model: nn.Module, masks: Masks, dummy_input: Any, *, method: str = T
         return model
     remove = _remove if method == TORCH_PRUNING else _nni_speedup
     remove(model, masks, dummy_input, hidden)
-    _compare(masked, _outputs(model, dummy_input))
+    _compare(masked, outputs(model, dummy_input))
     return model
 
 
@@ -89,12 +88,17 @@ def _check_masks(model: nn.Module, masks: Any) -> None:
             target = getattr(known[name], key, None)
             if mask is None or (key.startswith("_") and bool((mask == 1).all())):
                 continue
-            if not isinstance(target, Tensor) or torch.broadcast_shapes(mask.shape, target.shape) != target.shape:
+            if not isinstance(target, Tensor) or not _broadcasts(mask, target):
                 shape = None if not isinstance(target, Tensor) else tuple(target.shape)
                 raise ConfigError(
                     f"the mask of {name}.{key} has shape {tuple(mask.shape)} and the target {shape}: is the model "
                     "already smaller, or are they another model's masks?"
                 )
+
+
+def _broadcasts(mask: Tensor, target: Tensor) -> bool:
+    sizes = zip(reversed(mask.shape), reversed(target.shape), strict=False)
+    return mask.dim() <= target.dim() and all(a in (1, b) for a, b in sizes)
 
 
 @torch.no_grad()
@@ -167,18 +171,6 @@ def _nni_speedup(model: nn.Module, masks: Masks, dummy_input: Any, hidden: Mappi
     finally:
         for name, module in model.named_modules():
             module.training = training.get(name, model.training)
-
-
-def _outputs(model: nn.Module, dummy_input: Any) -> list[Tensor]:
-    with mode(model, training=False), torch.no_grad():
-        if isinstance(dummy_input, Mapping):
-            out = model(**dummy_input)
-        elif isinstance(dummy_input, tuple | list):
-            out = model(*dummy_input)
-        else:
-            out = model(dummy_input)
-    leaves, _ = torch.utils._pytree.tree_flatten(out)
-    return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def _compare(masked: list[Tensor], small: list[Tensor]) -> None:

@@ -6,13 +6,15 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from nni.compression.base.config import select_modules_by_config, trans_legacy_config_list
 from torch import nn
 
 from ..errors import ConfigError, UnsupportedModelError
 from ..torch_pruning.grouping import HostGroup
+from ..torch_pruning.selfcheck import check, randomise_norms
 from . import config_list as configs
-from .graph import ChannelGraph, check_unwrapped, producers, unit_of_row
+from .graph import ChannelGraph, check_unwrapped, outputs, producers, unit_of_row
 
 _SELECTORS = ("op_names", "op_types", "op_names_re", "exclude_op_names", "exclude_op_types", "exclude_op_names_re")
 
@@ -29,7 +31,9 @@ class StructuredConfig(list[dict[str, Any]]):
         self.dummy_input = dummy_input
 
 
-def configure_structured(model: nn.Module, dummy_input: Any, config_list: list[dict[str, Any]]) -> StructuredConfig:
+def configure_structured(
+    model: nn.Module, dummy_input: Any, config_list: list[dict[str, Any]], *, self_check: bool = True
+) -> StructuredConfig:
     """Completes a config for output channels from Torch-Pruning's dependency graph.
 
     Layers that can only lose channels together get one ``dependency_group_id``; batch norms get a mask that aligns
@@ -41,12 +45,13 @@ def configure_structured(model: nn.Module, dummy_input: Any, config_list: list[d
         model: Not wrapped.
         dummy_input: A tensor, a tuple of arguments or a dict of keywords.
         config_list: Selections with sparse goals; entries of other granularities are passed on as they are.
+        self_check: Try on copies, with random masks, whether the masked model equals the pruned one.
 
     Raises:
         ConfigError: If layers that lose channels together are not all selected, have different goals, or are the
             model's output; the message names them.
         UnsupportedModelError: If a group of channels crosses a layer norm or group norm, whose statistics a mask
-            in NNI's wrappers cannot correct.
+            in NNI's wrappers cannot correct, or the self-check fails.
     """
     check_unwrapped(model, "configure_structured")
     configs.check(model, config_list)
@@ -65,6 +70,8 @@ def configure_structured(model: nn.Module, dummy_input: Any, config_list: list[d
         )
     group_of = {name: group for group in graph.groups for name in producers(group)}
     _check_norms(graph)
+    if self_check:
+        _self_check(model, dummy_input, layers)
     settings = _settings_by_layer(model, config_list, set(layers))
     entries = _other_entries(model, config_list, set(layers))
     seen: list[HostGroup] = []
@@ -93,6 +100,19 @@ def _check_norms(graph: ChannelGraph) -> None:
                 "statistics no mask in NNI's wrappers can correct: put these layers into exclude_op_names, or use "
                 "fairprune_plugin.torch_pruning, which corrects them"
             )
+
+
+def _self_check(model: nn.Module, dummy_input: Any, layers: list[str]) -> None:
+    def rebuild() -> tuple[Any, list[HostGroup]]:
+        twin, inputs = copy.deepcopy((model, dummy_input))
+        randomise_norms(twin, torch.Generator().manual_seed(0))
+        graph = ChannelGraph(twin, inputs, layers)
+        return graph.host, graph.groups
+
+    try:
+        check(rebuild, lambda twin: outputs(twin, dummy_input))
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(str(error).replace("ignored_layers", "exclude_op_names")) from error
 
 
 def _settings_by_layer(
@@ -146,4 +166,3 @@ def _norm_entries(
         targets = {key: {"align": dict(align)} for key in ("weight", "bias")}
         out.append({"op_names": [name], "target_names": ["weight", "bias"], "target_settings": targets})
     return out
-

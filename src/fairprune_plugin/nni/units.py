@@ -69,9 +69,10 @@ class Units:
     ) -> None:
         self._wrappers = wrappers
         self._model = model
+        order = {name: index for index, (name, _) in enumerate(model.named_modules())}  # NNI's own is a set's
         self._spaces = {
             (module, name): space
-            for module, targets in spaces.items()
+            for module, targets in sorted(spaces.items(), key=lambda item: order.get(item[0], len(order)))
             for name, space in targets.items()
             if isinstance(space.target, Tensor) and not wrappers[module].is_frozen
         }
@@ -140,7 +141,7 @@ class Units:
 
     def _target(self, key: Key) -> Tensor:
         target = self._spaces[key].target
-        assert target is not None
+        assert isinstance(target, Tensor)
         return target
 
     def _source(self, key: Key) -> Key | None:
@@ -238,7 +239,9 @@ class Units:
         if grid[0] != prod(grid):
             return None
         if len(target) != grid[0]:
-            raise ConfigError(f"{'.'.join(key)} has {len(target)} rows and aligns with {'.'.join(root)}, with {grid[0]}")
+            raise ConfigError(
+                f"{'.'.join(key)} has {len(target)} rows and aligns with {'.'.join(root)}, with {grid[0]}"
+            )
         return BlockSite(target, ".".join(key), (1,))
 
     # ---- channels of the graph -----------------------------------------------------------------------------
@@ -252,7 +255,8 @@ class Units:
             rows = all(key[1] == "weight" and _is_rows(self._block_site(key)) for key in bundle)
             for group in graph.groups if graph is not None and rows else ():
                 layers = producers(group)
-                complete = set(layers) == {module for module, _ in bundle}
+                # Norms across the channels would need their statistics corrected, which no mask of NNI's does.
+                complete = set(layers) == {module for module, _ in bundle} and not group.channels.norms
                 if complete and all(bool((units >= 0).all()) for units in layers.values()):
                     found[bundle] = group
         self._graph_sites = {bundle: self._live(group) for bundle, group in found.items()}
@@ -275,7 +279,9 @@ class Units:
             module, _, key = site.name.rpartition(".")
             wrapper = self._wrappers.get(module)
             owner = wrapper if wrapper is not None and key in wrapper._parameters else self._model.get_submodule(module)
-            return dataclasses.replace(site, parameter=owner._parameters[key])
+            parameter = owner._parameters[key]
+            assert parameter is not None
+            return dataclasses.replace(site, parameter=parameter)
 
         channels = group.channels
         return tuple(map(live, channels.masked)), tuple(map(live, channels.carried))
