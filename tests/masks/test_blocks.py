@@ -199,7 +199,8 @@ def test_two_of_four_along_the_inputs(shape: tuple[int, ...]) -> None:
     scores = torch.rand(size + 2)
     keep = torch.ones(size + 2, dtype=torch.bool)
     hide_in_patterns(keep, scores, slice(1, size + 1), shape, 4, 2)
-    assert keep[0] and keep[-1]
+    assert keep[0]
+    assert keep[-1]
     kept = keep[1:-1].reshape(shape).movedim(1, -1).reshape(-1, 4)
     values = scores[1:-1].reshape(shape).movedim(1, -1).reshape(-1, 4)
     assert (kept.sum(1) == 2).all()

@@ -94,7 +94,8 @@ def check(model: nn.Module, config_list: Any) -> None:
         raise ConfigError(f"expected config_list as a list of dicts, got {config_list!r}")
     if not config_list:
         raise ConfigError("config_list is empty: nothing would be pruned; name layers by op_types or op_names")
-    for entry in trans_legacy_config_list(copy.deepcopy(config_list)):
+    excluding = [bool(entry.get("exclude")) for entry in config_list]  # NNI before 2.5: an entry that only excludes
+    for entry, only_excludes in zip(trans_legacy_config_list(copy.deepcopy(config_list)), excluding, strict=True):
         _check_keys(entry, (*_SELECTORS, *_SETTINGS))
         _check_settings(entry)
         for name, values in entry.get("target_settings", {}).items():
@@ -102,7 +103,8 @@ def check(model: nn.Module, config_list: Any) -> None:
             _check_settings({**{k: v for k, v in entry.items() if k in _SETTINGS}, **values})
             if name.startswith(("_input_", "_output_")):
                 raise ConfigError(f"{name!r} is an activation: this pruner masks parameters (weight, bias) only")
-        _check_selection(model, entry)
+        if not only_excludes:
+            _check_selection(model, entry)
 
 
 def _check_keys(entry: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from nni.compression.speedup import ModelSpeedup
 from torch import Tensor, nn
 
 from ..errors import ConfigError, FairPruneWarning, UnsupportedModelError
@@ -151,6 +150,8 @@ def _hidden_units(group: HostGroup, hidden: Mapping[str, Tensor]) -> Tensor:
 
 
 def _nni_speedup(model: nn.Module, masks: Masks, dummy_input: Any, hidden: Mapping[str, Tensor]) -> None:
+    from nni.compression.speedup import ModelSpeedup
+
     training = {name: module.training for name, module in model.named_modules()}
     model.eval()
     try:
