@@ -6,13 +6,12 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import nni
 import torch
 from nni.compression import TorchEvaluator
 from nni.compression.pruning import AGPPruner, L1NormPruner, MovementPruner, TaylorPruner
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-import nni
 
 LEARNING_RATE, BATCH, STEPS = 0.1, 16, 12
 CONFIG = [{"op_types": ["Linear"], "exclude_op_names": ["head"], "sparse_ratio": 0.5}]

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 if importlib.util.find_spec("nni") is None or importlib.util.find_spec("lightning") is None:
     pytest.skip("needs nni and lightning", allow_module_level=True)
 
+import nni
 from nni.compression import LightningEvaluator
 from nni.compression.utils import evaluator as nni_evaluators
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-import nni
 from fairprune_plugin.nni.evaluators import (
     evaluators_are_patched,
     patch_evaluators,

@@ -13,13 +13,13 @@ from torch import Tensor
 if any(importlib.util.find_spec(name) is None for name in ("nni", "transformers", "accelerate")):
     pytest.skip("needs nni, transformers and accelerate", allow_module_level=True)
 
+import nni
 from nni.compression import TransformersEvaluator
 from nni.compression.pruning import TaylorPruner
 from nni.compression.utils import evaluator as nni_evaluators
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-import nni
 from fairprune_plugin.nni.evaluators import patched_evaluators
 from nni_compressions import (
     BATCH,
