@@ -112,6 +112,34 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
             self.unwrap_model()
             raise
         self.engine: BiLevelEngine | None = None
+        self._done = False
+
+    @classmethod
+    def from_compressor(
+        cls,
+        compressor: Any,
+        new_config_list: list[dict[str, Any]],
+        warmup_step: int | None = None,
+        cooldown_begin_step: int | None = None,
+        *,
+        evaluator: Any = None,
+        **options: Any,
+    ) -> BiFPPruner:
+        """After (and, until that one is trained, together with) another compressor, on targets it has not configured.
+
+        Args:
+            compressor: Its model, wrappers and (if it has one) evaluator are taken over.
+            new_config_list: Of this pruner.
+            warmup_step: As in the constructor.
+            cooldown_begin_step: As in the constructor.
+            evaluator: If the other compressor has none.
+            **options: Further arguments of the constructor.
+        """
+        steps = {"warmup_step": warmup_step, "cooldown_begin_step": cooldown_begin_step}
+        pruner: BiFPPruner = super().from_compressor(
+            compressor, new_config_list, evaluator=evaluator, **steps, **options
+        )
+        return pruner
 
     # ---- NNI's contract ------------------------------------------------------------------------------------
 
@@ -157,6 +185,11 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
             ConfigError: If the run is shorter than the schedule.
             TrainingStateError: If the evaluator's training ended before the goals were reached.
         """
+        if self.engine is not None:
+            raise TrainingStateError(
+                "this pruner has been trained already: unwrap the model and build a new one, or continue with "
+                "BiFPPruner.from_compressor(pruner, …) on other layers"
+            )
         self._plan(max_steps)
         try:
             result: tuple[nn.Module, dict[str, Any]] = super().compress(max_steps, max_epochs)
@@ -170,11 +203,8 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
         self._fusion_compress(max_steps, max_epochs)
 
     def _fuse_preprocess(self, evaluator: Any) -> None:
-        if self.engine is not None:
-            raise TrainingStateError(
-                "this pruner has been trained already: unwrap the model and build a new one, or continue with "
-                "BiFPPruner.from_compressor(pruner, …)"
-            )
+        if self._done:  # another compressor goes on with the model: the masks are final and NNI applies them
+            return
         if not self._driven:
             self._update_sparse_goals_by_ratio(0.0)
         scores = MaskScores(group_magnitude(self.weights), self.config)
@@ -195,6 +225,8 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
         return STRAIGHT_THROUGH if id(self.units.space(key).target) in owned else PRODUCT
 
     def _fuse_postprocess(self, evaluator: Any) -> None:
+        if self._done:
+            return
         engine = self._running()
         steps, due = engine.step_index, self._timetable().ramp_end
         if steps < due:
@@ -211,6 +243,7 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
         engine.norms.release()
         self._push_masks()
         self._bake_masks()
+        self._done = True
 
     # ---- one training step ---------------------------------------------------------------------------------
 

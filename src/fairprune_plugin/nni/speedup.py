@@ -57,8 +57,11 @@ def speedup(model: nn.Module, masks: Masks, dummy_input: Any, *, method: str = T
             stacklevel=2,
         )
         return model
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     remove = _remove if method == TORCH_PRUNING else _nni_speedup
     remove(model, masks, dummy_input, hidden)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
     _compare(masked, outputs(model, dummy_input))
     return model
 
@@ -117,12 +120,9 @@ def _remove(model: nn.Module, masks: Masks, dummy_input: Any, hidden: Mapping[st
             f"the masks are in conflict with the model's graph: {'; '.join(uncovered)}. Complete the config with "
             "configure_structured(model, dummy_input, config_list) before pruning"
         )
-    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     units = [_hidden_units(group, hidden) for group in graph.groups]
     for group in pruning_groups(graph.host, graph.groups, units):
         group.prune()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in frozen)
 
 
 def _hidden_units(group: HostGroup, hidden: Mapping[str, Tensor]) -> Tensor:
