@@ -89,20 +89,23 @@ def compress(settings: Settings, work: Problem, after: Callable[[nn.Module], Non
     model, batches = work.model, work.endless()
     done = 0
 
+    def after_step(stepped: nn.Module) -> None:
+        nonlocal done
+        done += 1
+        if done % settings.evaluate_every == 0:
+            after(stepped)
+
     def training_func(
         bound: nn.Module, bound_optimizer: Any, step: Any, _: Any, max_steps: int | None, __: int | None
     ) -> None:
-        nonlocal done
-        steps = max_steps or 0
         # Made here, not traced: a schedule that is older than NNI's patch of optimizer.step takes it for a mistake.
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(bound_optimizer, settings.steps)
-        train(bound, bound_optimizer, schedule, batches, steps, step, every(settings, bound, after))
-        done += steps
+        train(bound, bound_optimizer, schedule, batches, max_steps or 0, step, after_step)
 
     # The optimizer comes before the pruner: wrapping makes new parameters, and NNI finds the traced ones by identity.
     optimizer = nni.trace(torch.optim.SGD)(model.parameters(), **optimizer_options(settings))
     pruner = build_pruner(
-        settings.spec(),
+        settings.spec(work.group_names),
         model,
         work.example,  # with it, layers and batch norms that lose channels together are found and configured
         host="nni",
@@ -111,14 +114,19 @@ def compress(settings: Settings, work: Problem, after: Callable[[nn.Module], Non
         sensitive=sensitive,  # for BiFP
         training_steps=max(1, settings.steps // 10),  # for Taylor
     )
-    _, masks = pruner.compress(settings.steps, None) if settings.name == "bifp" else pruner.compress(None, None)
+    if settings.name == "bifp":
+        if settings.constraint == "degradation_parity":  # compares with the dense model, which this still is
+            evaluate(model, work.train(), pruner.lagrangian, split="train", dense=True)
+        _, masks = pruner.compress(settings.steps, None)
+    else:
+        _, masks = pruner.compress(None, None)
     pruner.unwrap_model()
     speedup(model, masks, work.example)
     left = settings.steps - done
     if left > 0:
         tuner = torch.optim.SGD(model.parameters(), **optimizer_options(settings))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(tuner, left)
-        train(model, tuner, schedule, batches, left, after=every(settings, model, after))
+        train(model, tuner, schedule, batches, left, after=after_step)
 
 
 def optimizer_options(settings: Settings) -> dict[str, float]:
@@ -143,23 +151,13 @@ def train(
     batches: Iterator[Batch],
     steps: int,
     step: Callable[[Batch, nn.Module], Tensor] = training_step,
-    after: Callable[[int], None] = lambda _: None,
+    after: Callable[[nn.Module], None] = lambda _: None,
 ) -> None:
-    """The plain loop, for the dense model, under a compressor and for tuning; ``after`` gets the number of steps done."""
+    """The plain loop, for the dense model, under a compressor and for tuning; ``after`` is called after each step."""
     model.train()
-    for number in range(1, steps + 1):
+    for _ in range(steps):
         optimizer.zero_grad()
         step(next(batches), model).backward()
         optimizer.step()
         schedule.step()
-        after(number)
-
-
-def every(settings: Settings, model: nn.Module, after: Callable[[nn.Module], None]) -> Callable[[int], None]:
-    """Calls ``after`` on the model at each ``evaluate_every``-th step."""
-
-    def at(number: int) -> None:
-        if number % settings.evaluate_every == 0:
-            after(model)
-
-    return at
+        after(model)

@@ -24,8 +24,7 @@ from nni.experiment import Experiment
 from fairprune_plugin import FairPruneError
 from fairprune_plugin.errors import ConfigError
 from nni_experiment.results import read_results, table
-from nni_experiment.settings import SEARCH_SPACE, Settings
-from nni_experiment.trial import pair
+from nni_experiment.settings import SEARCH_SPACE, Settings, pair
 
 TRIAL = Path(__file__).with_name("trial.py")
 ENDED = ("DONE", "STOPPED", "ERROR")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,11 +111,12 @@ class Settings:
         """The pruner's name."""
         return self.pruner if isinstance(self.pruner, str) else str(self.pruner.get("name", self.pruner.get("_name")))
 
-    def spec(self) -> dict[str, Any]:
-        """The pruner as ``build_pruner`` takes it; only BiFP knows a constraint."""
+    def spec(self, group_names: Sequence[str]) -> dict[str, Any]:
+        """The pruner as ``build_pruner`` takes it; only BiFP knows a constraint, and for which groups."""
         spec: dict[str, Any] = {"name": self.name, "pruning_ratio": self.sparsity}
         if self.name == "bifp":
-            spec["constraint"] = {"name": self.constraint, "tolerance": self.tolerance}
+            groups = list(group_names)
+            spec["constraint"] = {"name": self.constraint, "tolerance": self.tolerance, "groups": groups}
             spec["multipliers"] = {"lr": self.multiplier_rate}
         given = self.pruner if isinstance(self.pruner, Mapping) else {}
         return {**spec, **{key: value for key, value in given.items() if key != "_name"}}
@@ -121,3 +124,14 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return dataclasses.asdict(self)
+
+
+def pair(text: str) -> tuple[str, Any]:
+    """``key=value`` of a command line; a value that is not JSON is a word."""
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value

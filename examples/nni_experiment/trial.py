@@ -15,7 +15,6 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # examples/, from wherever NNI starts this file
 
@@ -24,7 +23,7 @@ import torch
 
 from fairprune_plugin import FairPruneError
 from nni_experiment.compression import run
-from nni_experiment.settings import Settings
+from nni_experiment.settings import Settings, pair
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,17 +47,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is not None:
         args.out.write_text(json.dumps(result, indent=2))
     return 0
-
-
-def pair(text: str) -> tuple[str, Any]:
-    """``key=value``; a value that is not JSON is a word."""
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
 
 
 if __name__ == "__main__":
