@@ -182,13 +182,13 @@ def test_together_with_a_distiller() -> None:
         teacher_model=teacher,
         teacher_predict=lambda batch, model: model(batch[0]),
     )
-    original = pruner._loss
+    task_loss = pruner.lagrangian.task_loss
 
-    def spy(loss: Tensor, batch: Any) -> Tensor:
-        losses.append(float(loss.detach()))
-        return original(loss, batch)
+    def spy(logits: Tensor, targets: Tensor) -> Tensor:
+        losses.append(float(task_loss(logits, targets).detach()))
+        return task_loss(logits, targets)
 
-    pruner._loss = spy
+    pruner.lagrangian.task_loss = spy
     distiller.track_forward(data()[0][0])
     distiller.compress(12, None)
     assert pruner.get_masks()["3"]["weight"].mean() == 0.5

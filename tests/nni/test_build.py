@@ -113,7 +113,7 @@ def test_nnis_own_are_not_constrained() -> None:
         ("bifp", {}, "needs evaluator="),
         ("taylor", {}, "needs evaluator, training_steps"),
         ("l1", {"round_to": 8}, "unknown argument 'round_to'"),
-        ("l1", {"config_list": config(granularity="2:4")}, "has no N:M"),
+        ("l1", {"config_list": config(granularity="2:4")}, "has no '2:4'"),
         ("l1", {"config_list": config(sparse_ratio=1)}, "as a float"),
     ],
 )

@@ -9,10 +9,11 @@ import torch
 from nni.compression.pruning.scheduled_pruner import ScheduledPruner
 from torch import Tensor, nn
 
-from fairprune_plugin import AccuracyParity, BiLevelConfig, EqualOpportunity
+from fairprune_plugin import AccuracyParity, BiLevelConfig, DegradationParity, EqualOpportunity
 from fairprune_plugin.engine.bilevel import BiLevelEngine
 from fairprune_plugin.engine.scores import MaskScores
 from fairprune_plugin.engine.timetable import Timetable
+from fairprune_plugin.errors import ConfigError, TrainingStateError
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.masks.element_budget import Member, hide_by_elements
 from fairprune_plugin.masks.groups import BlockGroup, BlockSite
@@ -311,3 +312,58 @@ def test_a_frozen_wrapper_keeps_its_mask() -> None:
     pruner._module_wrappers["0"].freeze()
     units = Units(model, pruner._module_wrappers, pruner._target_spaces)
     assert {key[0] for key in units.keys} == {"3"}
+
+
+def test_held_out_data_move_the_multipliers() -> None:
+    """Training batches without a gap, held-out ones with a wide one: λ rises only if the held-out ones drive it."""
+    fair = [(x, (x[:, 0] > 0).long(), s) for x, _, s in batches()]
+    wide = [(x * 0 + (s * y).reshape(-1, 1), y, s) for x, y, s in batches(seed=1)]
+    reached = {}
+    for name, loader in (("train", None), ("validation", wide)):
+        model = mlp()
+        pruner = BiFPPruner(
+            model,
+            config(),
+            evaluator(model, fair),
+            4,
+            16,
+            constraint=AccuracyParity(tolerance=0.2),
+            sensitive=group_of,
+            validation=loader,
+        )
+        pruner.compress(40, None)
+        assert pruner.lagrangian.driver == name
+        reached[name] = float(pruner.lagrangian.trackers[0].multipliers.value.max())
+    assert reached["validation"] > 2 * reached["train"]
+
+
+def test_degradation_parity_compares_with_the_dense_model() -> None:
+    model = mlp()
+    pruner = BiFPPruner(
+        model, config(), evaluator(model), 4, 16, constraint=DegradationParity(0.05), sensitive=group_of
+    )
+    dense = pruner.measure_dense(batches())
+    assert dense.accuracy == pytest.approx(pruner.evaluate(batches(), split="train").accuracy)
+    pruner.compress(24, None)
+    assert len(pruner.evaluate(batches(), split="train").verdicts) == 1
+    with pytest.raises(TrainingStateError, match="not the dense one any more"):
+        pruner.measure_dense(batches())
+
+
+def test_degradation_parity_without_the_dense_rates() -> None:
+    model = mlp()
+    pruner = BiFPPruner(
+        model, config(), evaluator(model), 4, 16, constraint=DegradationParity(0.05), sensitive=group_of
+    )
+    with pytest.raises(TrainingStateError, match="measure_dense"):
+        pruner.compress(24, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"validation": iter([])}, "again and again"), ({"validation": [], "dual_every": 0}, "dual_every")],
+)
+def test_unusable_validation(options: Any, words: str) -> None:
+    model = mlp()
+    with pytest.raises(ConfigError, match=words):
+        BiFPPruner(model, config(), evaluator(model), 4, 16, **options)

@@ -79,11 +79,10 @@ def _host_pruner(config: PrunerConfig, model: nn.Module, config_list: list[dict[
     ]
     if missing:
         raise ConfigError(f"pruner {config.name!r} needs {', '.join(missing)}: pass it to build_pruner")
-    for entry in (item for entry in config_list for item in (entry, *entry.get("target_settings", {}).values())):
-        if configs.read_pattern(entry.get("granularity")):
-            raise ConfigError(
-                f"granularity {entry['granularity']!r}: pruner {config.name!r} is NNI's own and has no N:M"
-            )
+    for entry in config_list:
+        for settings in (entry, *entry.get("target_settings", {}).values()):
+            if configs.read_pattern(settings.get("granularity")):
+                raise ConfigError(f"pruner {config.name!r} is NNI's own and has no {settings['granularity']!r} (N:M)")
     return cls(model, configs.host_form(config_list), **accepted)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from nni.compression.base.compressor import register_scalers
 from nni.compression.pruning.scheduled_pruner import ScheduledPruner
 from torch import Tensor, nn
 
+from ..engine.batches import Forward, default_forward
 from ..engine.bilevel import BiLevelEngine
 from ..engine.config import BiLevelConfig
 from ..engine.scores import MaskScores
@@ -23,14 +24,16 @@ from ..masks.masked_weights import MaskedWeights
 from ..masks.saliency import group_magnitude
 from . import config_list as configs
 from .apply_method import BYPASS, PRODUCT, STRAIGHT_THROUGH
-from .capture import Field, LogitsHook, default_targets, field
+from .capture import Field
 from .evaluator_checks import check_evaluator
 from .goals import SparseGoals
 from .graph import ChannelGraph, as_config_error, check_unwrapped
+from .measuring import Measuring
+from .steps import Fields, HeldOut, HostLoss, TrainingSteps
 from .units import Units
 
 
-class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
+class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
     """Fairness-constrained bi-level pruning (BiFP, arXiv 2312.10181) as a scheduled pruner of NNI.
 
     Weights and mask are learned together while the evaluator trains; the user's own loss (that of
@@ -49,6 +52,9 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
         logits: Output of the model → logits; default the output, its ``logits``, or its first item.
         bilevel: Settings of the alternation, as :class:`~..engine.config.BiLevelConfig` or a dict.
         multipliers: Settings of the multipliers, as :class:`~..fairness.multipliers.MultiplierConfig` or a dict.
+        validation: Held-out batches of the same form, which then move the multipliers; default: training counts.
+        dual_every: Optimizer steps between two of them.
+        forward: ``(model, inputs) → logits`` for them; inputs are the first item of a batch, or all of a mapping.
         dummy_input: For tracing which channels go together; default that of ``configure_structured``, else the
             evaluator's. Without one, rows are masked as NNI's own pruners mask them.
         existed_wrappers: Of another compressor; :meth:`from_compressor` passes them.
@@ -71,6 +77,9 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
         logits: Field | None = None,
         bilevel: BiLevelConfig | dict[str, Any] | None = None,
         multipliers: MultiplierConfig | dict[str, Any] | None = None,
+        validation: Iterable[Any] | None = None,
+        dual_every: int = 2,
+        forward: Forward = default_forward,
         dummy_input: Any = None,
         existed_wrappers: dict[str, Any] | None = None,
     ) -> None:
@@ -83,7 +92,10 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
             multipliers = MultiplierConfig.from_dict(multipliers)
         if isinstance(constraint, dict | str):
             constraint = constraint_from(constraint)
-        self.lagrangian = Lagrangian(constraint, config=multipliers, task_loss=lambda *_: self._task)
+        self._task = HostLoss()
+        self.lagrangian = Lagrangian(constraint, config=multipliers, task_loss=self._task)
+        self.fields = Fields(sensitive, targets, logits)
+        self._held_out = None if validation is None else HeldOut(validation, dual_every, forward)
         if self.lagrangian.constraints and not callable(sensitive):
             raise ConfigError(
                 f"a constraint needs sensitive=…, a function of the batch such as lambda batch: batch[2], got {sensitive!r}"
@@ -98,12 +110,10 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
             super().__init__(model, config_list, evaluator, existed_wrappers)
             self._init_sparse_goals()
         self.warmup_step, self.cooldown_begin_step = warmup_step, cooldown_begin_step
-        self._sensitive, self._targets, self._logits = sensitive, targets or default_targets, logits
         self.interval_steps = 1
         self._total_times = max((cooldown_begin_step or 0) - (warmup_step or 0), 1)
         self._driven = False
         self._max_steps: int | None = None
-        self._task: Tensor = torch.zeros(())
         try:
             self.units = Units(model, self._module_wrappers, self._target_spaces, graph)
             self.weights = MaskedWeights(self.units.groups)
@@ -213,12 +223,15 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
         for key in self.units.keys:
             self.units.space(key).apply_method = BYPASS if self.units.trained_bare(key) else self._learning_method(key)
         self._seen_goals = self.goals.current()
-        self._computed_loss = self._in_closure = self._used_gradients = False
-        self._hook = LogitsHook(self.bound_model, self._logits)
-        if self.lagrangian.constraints:
-            evaluator.register_hooks([self._hook.hook])
-        evaluator.patch_loss(self._loss)
-        evaluator.patch_optimizer_step([self._before_step], [self._after_step])
+        TrainingSteps(
+            self.engine,
+            self.bound_model,
+            self._task,
+            self.fields,
+            self._held_out,
+            mask_moved=self._push_masks,
+            stepped=self._follow_goals,
+        ).attach(evaluator)
 
     def _learning_method(self, key: tuple[str, str]) -> str:
         owned = {id(parameter.parameter) for parameter in self.weights.parameters}
@@ -238,59 +251,13 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
                 "run for max_steps (or max_epochs) with the optimizers and the training_step it is given, or lower "
                 "cooldown_begin_step"
             )
-        if self._driven and self.goals.current() != self._seen_goals:
-            self._move_mask()
+        self._follow_goals()
         engine.norms.release()
         self._push_masks()
         self._bake_masks()
         self._done = True
 
-    # ---- one training step ---------------------------------------------------------------------------------
-
-    def _loss(self, original_loss: Tensor, batch: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """The Lagrangian in place of the user's loss, which is its task loss."""
-        if not torch.is_grad_enabled():
-            return original_loss
-        self._task = original_loss
-        logits = targets = sensitive = None
-        if self.lagrangian.constraints:
-            assert self._sensitive is not None
-            logits = self._hook.take()
-            targets = field(batch, self._targets, "targets", logits.device)
-            sensitive = field(batch, self._sensitive, "sensitive", logits.device)
-        loss: Callable[..., Tensor] = self._running().loss
-        total = loss(logits, targets, sensitive)
-        self._computed_loss = True
-        if self._in_closure and total.requires_grad:
-            total.register_hook(self._queue_end_of_backward)  # type: ignore[no-untyped-call]
-        return total
-
-    def _before_step(self) -> None:
-        if self._computed_loss:
-            self._use_gradients()
-        else:  # optimizer.step(closure), as Lightning has it: loss and gradients are still to come
-            self._in_closure = True
-
-    def _queue_end_of_backward(self, gradient: Tensor) -> None:
-        torch.autograd.Variable._execution_engine.queue_callback(self._use_gradients)
-
-    def _use_gradients(self) -> None:
-        """Between the backward pass and the optimizer's update: a weight step or a mask step."""
-        self._computed_loss, self._used_gradients = False, True
-        if self._running().after_backward():
-            self._push_masks()
-
-    def _after_step(self) -> None:
-        if not self._used_gradients:
-            raise TrainingStateError(
-                "the optimizer stepped without a loss of this pruner: training_func must compute its loss with the "
-                "training_step that it is given as an argument (not with the function it was made from), then call "
-                "loss.backward() and optimizer.step()"
-            )
-        self._in_closure = self._used_gradients = False
-        self._running().after_optimizer_step()
-        if self._driven and self.goals.current() != self._seen_goals:
-            self._move_mask()
+    # ---- masks ---------------------------------------------------------------------------------------------
 
     def _project(self, scores: Tensor, progress: float) -> Tensor:
         if not self._driven:
@@ -298,8 +265,10 @@ class BiFPPruner(ScheduledPruner):  # type: ignore[misc]
         self._seen_goals = self.goals.current()
         return self.goals.project(scores)
 
-    def _move_mask(self) -> None:
-        """Follows goals that a pruner around this one has moved."""
+    def _follow_goals(self) -> None:
+        """The mask follows goals that a pruner around this one has moved."""
+        if not self._driven or self.goals.current() == self._seen_goals:
+            return
         engine = self._running()
         engine.set_mask(self._project(engine.scores.value(), 1.0))
         self._push_masks()
