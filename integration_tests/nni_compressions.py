@@ -1,9 +1,9 @@
-"""NNI's own pruners on a small network, and what they give through ``TorchEvaluator``, which needs no patch."""
+"""NNI's own pruners and ours on a small network, and what they give through ``TorchEvaluator``, which needs no patch."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import nni
@@ -12,6 +12,9 @@ from nni.compression import TorchEvaluator
 from nni.compression.pruning import AGPPruner, L1NormPruner, MovementPruner, TaylorPruner
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fairprune_plugin import EqualOpportunity
+from fairprune_plugin.nni import BiFPPruner
 
 LEARNING_RATE, BATCH, STEPS = 0.1, 16, 12
 CONFIG = [{"op_types": ["Linear"], "exclude_op_names": ["head"], "sparse_ratio": 0.5}]
@@ -36,7 +39,24 @@ def movement(model: nn.Module, evaluator: Any) -> Any:
     return MovementPruner(model, CONFIG, evaluator, warmup_step=2, cooldown_begin_step=10)
 
 
-PRUNERS: dict[str, Callable[[nn.Module, Any], Any]] = {"agp-l1": agp_l1, "taylor": taylor, "movement": movement}
+def bifp(model: nn.Module, evaluator: Any) -> Any:
+    """Ours: it hooks the model, replaces the loss and works between the backward pass and the update."""
+    constraint = EqualOpportunity(tolerance=0.02)
+    return BiFPPruner(model, CONFIG, evaluator, constraint=constraint, sensitive=sensitive)
+
+
+def sensitive(batch: Any) -> Tensor:
+    """Group ids of a tuple's third item, or of a mapping's ``"s"``."""
+    groups: Tensor = batch["s"] if isinstance(batch, Mapping) else batch[2]
+    return groups
+
+
+PRUNERS: dict[str, Callable[[nn.Module, Any], Any]] = {
+    "agp-l1": agp_l1,
+    "taylor": taylor,
+    "movement": movement,
+    "bifp": bifp,
+}
 
 
 class Network(nn.Module):
@@ -57,11 +77,16 @@ def network() -> Network:
     return Network()
 
 
-def batches(count: int = STEPS) -> list[tuple[Tensor, Tensor]]:
-    """Batches ``(x, y)`` of a learnable problem, in a fixed order."""
+def batches(count: int = STEPS) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Batches ``(x, y, s)`` of a learnable problem, in a fixed order."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(count, BATCH, 6, generator=generator)
-    return [(part, (part[:, 0] > part[:, 1]).long()) for part in x]
+    return [(part, (part[:, 0] > part[:, 1]).long(), (part[:, 2] > part[:, 0]).long()) for part in x]
+
+
+def example() -> Tensor:
+    """Inputs for tracing."""
+    return batches(1)[0][0]
 
 
 def compress(pruner: Any) -> dict[str, Any]:
@@ -83,12 +108,12 @@ def reference(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
             training_step(batch, bound).backward()
             optimizer.step()
 
-    def training_step(batch: tuple[Tensor, Tensor], bound: nn.Module) -> Tensor:
-        loss: Tensor = bound(*batch)["loss"]
+    def training_step(batch: tuple[Tensor, ...], bound: nn.Module) -> Tensor:
+        loss: Tensor = bound(batch[0], batch[1])["loss"]
         return loss
 
     optimizer = nni.trace(torch.optim.SGD)(model.parameters(), lr=LEARNING_RATE)
-    evaluator = TorchEvaluator(training, optimizer, training_step)
+    evaluator = TorchEvaluator(training, optimizer, training_step, dummy_input=example())
     masks = compress(PRUNERS[name](model, evaluator))
     return masks, copy.deepcopy(model.state_dict())
 

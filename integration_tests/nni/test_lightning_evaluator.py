@@ -35,6 +35,7 @@ from nni_compressions import (
     assert_same,
     batches,
     compress,
+    example,
     network,
     own_attributes,
 )
@@ -114,7 +115,7 @@ def trainer(library: Any, **limits: Any) -> Any:
 
 def evaluator_for(library: Any, **limits: Any) -> LightningEvaluator:
     """An evaluator for the small network."""
-    return LightningEvaluator(trainer(library, **limits), nni.trace(data_class(library))())
+    return LightningEvaluator(trainer(library, **limits), nni.trace(data_class(library))(), dummy_input=example())
 
 
 @pytest.fixture(params=NAMESPACES)
