@@ -6,7 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairprune_plugin.masks.element_budget import Member, hide_below, hide_by_elements
+from fairprune_plugin.masks.element_budget import Member, hide_below, hide_by_elements, worst
+
+
+@given(values=st.lists(st.integers(0, 4), min_size=1, max_size=20), count=st.integers(0, 20))
+def test_worst_is_the_beginning_of_a_stable_order(values: list[int], count: int) -> None:
+    count = min(count, len(values))
+    found = worst(torch.tensor(values, dtype=torch.float32), count)
+    order = sorted(range(len(values)), key=lambda index: values[index])[:count]
+    assert found.nonzero().reshape(-1).tolist() == sorted(order)
 
 
 def test_the_worst_go() -> None:

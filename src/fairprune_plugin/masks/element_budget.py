@@ -47,17 +47,34 @@ def hide_by_elements(
     """
     ranked, costs = [], []
     for member in members:
-        order = torch.argsort(scores[member.units], stable=True) + member.units.start
+        values = scores[member.units]
         least = min(member.least_hidden, member.most_hidden)
-        keep[order[:least]] = False
+        forced = worst(values, least)
+        keep[member.units] &= ~forced
         elements -= least * member.grain
-        ranked.append(order[least : member.most_hidden])
-        costs.append(torch.full((len(ranked[-1]),), member.grain, device=scores.device))
+        free = (worst(values, member.most_hidden) & ~forced).nonzero().reshape(-1) + member.units.start
+        ranked.append(free)
+        costs.append(torch.full((len(free),), member.grain, device=scores.device))
     candidates, cost = torch.cat(ranked), torch.cat(costs)
-    if len(members) > 1:
-        order = torch.argsort(scores[candidates] / cost**cost_exponent, stable=True)
-        candidates, cost = candidates[order], cost[order]
+    grains = {member.grain for member in members}
+    if len(grains) == 1:  # a number of units: no need to sort millions of weights
+        count = min(max(elements, 0) // grains.pop(), len(candidates))
+        keep[candidates[worst(scores[candidates], count)]] = False
+        return
+    order = torch.argsort(scores[candidates] / cost**cost_exponent, stable=True)
+    candidates, cost = candidates[order], cost[order]
     keep[candidates[cost.cumsum(0) <= elements]] = False
+
+
+def worst(values: Tensor, count: int) -> Tensor:
+    """The ``count`` smallest values, ``(n,)`` bool; of equal ones the first."""
+    if count <= 0:
+        return torch.zeros_like(values, dtype=torch.bool)
+    limit = values.kthvalue(count).values
+    out = values < limit
+    equal = (values == limit).nonzero().reshape(-1)
+    out[equal[: count - int(out.sum())]] = True
+    return out
 
 
 def hide_below(keep: Tensor, scores: Tensor, member: Member, threshold: float) -> None:
@@ -65,7 +82,7 @@ def hide_below(keep: Tensor, scores: Tensor, member: Member, threshold: float) -
     values = scores[member.units]
     below = int((values < threshold * values.mean()).sum())
     hidden = min(max(below, member.least_hidden), member.most_hidden)
-    keep[torch.argsort(values, stable=True)[:hidden] + member.units.start] = False
+    keep[member.units] &= ~worst(values, hidden)
 
 
 def hide_in_patterns(keep: Tensor, scores: Tensor, units: slice, shape: Sequence[int], m: int, hidden: int) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..masks.element_budget import Member, hide_below, hide_by_elements, hide_in_patterns
+from ..masks.element_budget import Member, hide_below, hide_by_elements, hide_in_patterns, worst
 from .units import Units, UnitSet
 
 EPSILON = 1e-6  # a goal like 0.7 · 10 units is 7.000000000000001 in floating point, or 6.999…
@@ -75,7 +75,7 @@ class SparseGoals:
             hide_in_patterns(keep, scores, units, shape, m, int(ratio * m + EPSILON))
             return
         hidden = min(max(int(member.size * ratio + EPSILON), member.least_hidden), member.most_hidden)
-        hide_by_elements(keep, scores, [member], hidden * member.grain)
+        keep[units] &= ~worst(scores[units], hidden)
 
     def _member(self, unit_set: UnitSet, units: slice) -> Member:
         size = unit_set.group.num_units
