@@ -112,11 +112,13 @@ def compress(settings: Settings, work: Problem, after: Callable[[nn.Module], Non
         config_list=[{"op_types": [work.layers], "exclude_op_names": [work.output_layer]}],
         evaluator=TorchEvaluator(training_func, optimizer, training_step),
         sensitive=sensitive,  # for BiFP
+        validation=work.validation,  # for BiFP: held-out data drive its multipliers
         training_steps=max(1, settings.steps // 10),  # for Taylor
     )
     if settings.name == "bifp":
         if settings.constraint == "degradation_parity":  # compares with the dense model, which this still is
-            evaluate(model, work.train(), pruner.lagrangian, split="train", dense=True)
+            pruner.measure_dense(work.train())
+            pruner.measure_dense(work.validation, split="validation")
         _, masks = pruner.compress(settings.steps, None)
     else:
         _, masks = pruner.compress(None, None)

@@ -72,7 +72,7 @@ def _census(settings: Settings) -> Problem:
         example=data.train.x[:2],
         group_names=data.group_names,
         train=lambda: train,
-        validation=data.validation.loader(4096, shuffle=False),
+        validation=data.validation.loader(1024, shuffle=False),
         test=data.test.loader(4096, shuffle=False),
     )
 

@@ -33,8 +33,8 @@ class Settings:
         pruner: Name for ``build_pruner(…, host="nni")``, or a mapping with a ``"name"`` (``"_name"`` in a nested search
             space of NNI) whose other keys win over the fields below (``{"name": "bifp", "bilevel": {…}}``).
         sparsity: Share of the channels that goes.
-        tolerance: Gap that BiFP aims at while it trains. Below ``required_tolerance``, because a gap that is met on
-            training data is larger on others.
+        tolerance: Gap that BiFP aims at while it trains. Below ``required_tolerance``, because a gap is larger on data
+            that have not driven the multipliers.
         learning_rate: Of the weights, while pruning and tuning; a cosine takes it to 0.
         multiplier_rate: Of BiFP's multipliers, per step.
         constraint: ``"demographic_parity"``, … (see ``fairprune_plugin``); what is judged, and what BiFP aims at.
