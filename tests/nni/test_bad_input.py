@@ -199,3 +199,28 @@ def test_an_error_in_the_config_leaves_the_model_unwrapped() -> None:
         BiFPPruner(model, [{"op_names": ["0"], "sparse_ratio": 0.5, "granularity": "2:4"}], evaluator(model), 2, 6)
     assert isinstance(model[0].weight, nn.Parameter)
     assert not hasattr(model[0], "_nni_wrapper")
+
+
+@pytest.mark.parametrize("dummy", [None, X], ids=["rows", "consumers"])
+def test_frozen_layers_that_nothing_would_score(dummy: Tensor | None) -> None:
+    model = mlp()
+    for layer in (0, 1, 3):
+        model[layer].requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"(0|3)\.weight: the weights that the mask multiplies are frozen"):
+        BiFPPruner(model, config(), evaluator(model, dummy_input=dummy), 2, 6)
+    assert not hasattr(model[0], "_nni_wrapper")
+
+
+def test_shared_weights() -> None:
+    model = mlp()
+    model[3] = nn.Linear(16, 16)
+    model[6] = nn.Linear(16, 16)
+    model[6].weight = model[3].weight
+    with pytest.raises(ConfigError, match=r"3\.weight and 6\.weight are one shared parameter"):
+        BiFPPruner(model, config(), evaluator(model), 2, 6)
+
+
+def test_half_precision() -> None:
+    model = mlp().half()
+    with pytest.raises(ConfigError, match=r"\.weight is in half precision.*autocast"):
+        BiFPPruner(model, config(), evaluator(model), 2, 6)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from nni.compression import pruning
 from nni.compression.pruning.scheduled_pruner import ScheduledPruner
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from fairprune_plugin.masks.element_budget import Member, hide_by_elements
 from fairprune_plugin.masks.groups import BlockGroup, BlockSite
 from fairprune_plugin.masks.masked_weights import MaskedWeights
 from fairprune_plugin.masks.saliency import group_magnitude
-from fairprune_plugin.nni import BiFPPruner
+from fairprune_plugin.nni import BiFPPruner, register, unregister
 from fairprune_plugin.nni.units import Units
 from nni_toys import batches, config, evaluator, group_of, mlp, training_step
 
@@ -367,3 +368,43 @@ def test_unusable_validation(options: Any, words: str) -> None:
     model = mlp()
     with pytest.raises(ConfigError, match=words):
         BiFPPruner(model, config(), evaluator(model), 4, 16, **options)
+
+
+def test_accumulated_gradients_are_one_step() -> None:
+    """Two backward passes per optimizer step: as many alternations as optimizer steps, and the sum of the gradients."""
+
+    def accumulating(model: nn.Module, optimizer: Any, step: Any, *_: Any) -> None:
+        for _index in range(12):
+            optimizer.zero_grad()
+            for x, y, s in batches(1):
+                for half in (slice(0, 16), slice(16, 32)):
+                    (step((x[half], y[half], s[half]), model) / 2).backward()
+            optimizer.step()
+
+    def whole(model: nn.Module, optimizer: Any, step: Any, *_: Any) -> None:
+        for _index in range(12):
+            optimizer.zero_grad()
+            step(batches(1)[0], model).backward()
+            optimizer.step()
+
+    found = {}
+    for name, function in (("accumulating", accumulating), ("whole", whole)):
+        model = mlp()
+        for index in (1, 4):
+            model[index] = nn.Identity()  # a batch norm would see other batches
+        pruner = BiFPPruner(model, config(granularity="unstructured"), evaluator(model), 2, 8)
+        pruner.evaluator.training_func = function
+        pruner.compress(12, None)
+        assert pruner.engine.step_index == 12
+        found[name] = (pruner.weights.keep, model[6].weight.detach())
+    assert torch.equal(found["accumulating"][0], found["whole"][0])
+    assert torch.allclose(found["accumulating"][1], found["whole"][1], atol=1e-5)
+
+
+def test_the_name_inside_nni() -> None:
+    register()
+    register()
+    assert pruning.BiFPPruner is BiFPPruner
+    unregister()
+    unregister()
+    assert not hasattr(pruning, "BiFPPruner")

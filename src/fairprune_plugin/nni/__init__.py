@@ -15,7 +15,8 @@ del _host, _compression, _graph
 
 from .evaluator_checks import TorchEvaluator  # noqa: E402 - only once the host is known to be there
 from .pruner import BiFPPruner  # noqa: E402
+from .registration import register, unregister  # noqa: E402
 from .speedup import speedup  # noqa: E402
 from .structured import configure_structured  # noqa: E402
 
-__all__ = ["BiFPPruner", "TorchEvaluator", "configure_structured", "speedup"]
+__all__ = ["BiFPPruner", "TorchEvaluator", "configure_structured", "register", "speedup", "unregister"]

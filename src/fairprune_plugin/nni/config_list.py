@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from nni.compression.base.config import default_config_schema, select_modules_by_config, trans_legacy_config_list
 from nni.compression.base.setting import PruningSetting
 from schema import SchemaError
@@ -178,12 +179,32 @@ def _check_selection(model: nn.Module, entry: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"no layer is left by the selection { ({k: v for k, v in entry.items() if k in _SELECTORS}) }"
         )
+    _check_parameters(model, modules)
     for name, module in modules.items():
         if type(module).__name__ not in PruningSetting.registry:
             raise ConfigError(
                 f"NNI has no pruning setting for {name} ({type(module).__name__}): leave it out, or call "
                 f"PruningSetting.register({type(module).__name__!r}, …) first"
             )
+
+
+def _check_parameters(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    for name, module in modules.items():
+        for key, parameter in module.named_parameters(recurse=False):
+            shared = owners[id(parameter)]
+            if len(shared) > 1:
+                raise ConfigError(
+                    f"{' and '.join(shared)} are one shared parameter, which NNI's wrappers would untie: leave these "
+                    "layers out (exclude_op_names), or give each its own"
+                )
+            if parameter.dtype in (torch.float16, torch.bfloat16):
+                raise ConfigError(
+                    f"{name}.{key} is in half precision, in which scores and small updates are lost: call model.float() "
+                    "and train under torch.autocast instead"
+                )
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -348,7 +348,9 @@ def _graph(
         return None
     if dummy_input is not None:
         return ChannelGraph(model, dummy_input, layers)
-    dummy_input = evaluator.get_dummy_input()
+    # Not get_dummy_input(): Lightning's falls back to a batch of the loader, labels and all.
+    given = (getattr(evaluator, name, None) for name in ("dummy_input", "_dummy_input"))
+    dummy_input = next((value for value in given if value is not None), None)
     try:
         return None if dummy_input is None else ChannelGraph(model, dummy_input, layers)
     except UnsupportedModelError:

@@ -89,6 +89,7 @@ class Units:
         self.sets: list[UnitSet] = [
             self._channels(keys, inside[keys]) if keys in inside else self._blocks(keys) for keys in bundles
         ]
+        self._check_trainable()
         self.groups: tuple[UnitGroup, ...] = tuple(unit_set.group for unit_set in self.sets)
         self._offsets: dict[Key, tuple[UnitSet, int]] = {}
         offset = 0
@@ -138,6 +139,15 @@ class Units:
             for name, space in targets.items():
                 if space.type is not TargetType.PARAMETER:
                     raise ConfigError(f"{module}.{name} is an activation: this pruner masks parameters only")
+
+    def _check_trainable(self) -> None:
+        for unit_set in self.sets:
+            if not any(site.parameter.requires_grad for site in unit_set.group.masked):
+                raise ConfigError(
+                    f"{_list(unit_set.keys)}: the weights that the mask multiplies are frozen "
+                    f"({', '.join(site.name for site in unit_set.group.masked[:3])}), so that nothing would score their "
+                    "units: train them, or leave these layers out (exclude_op_names)"
+                )
 
     def _target(self, key: Key) -> Tensor:
         target = self._spaces[key].target
