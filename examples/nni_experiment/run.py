@@ -19,6 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # examples/
 
 import psutil
+import requests
 from nni.experiment import Experiment
 
 from fairprune_plugin import FairPruneError
@@ -27,6 +28,7 @@ from nni_experiment.results import read_results, table
 from nni_experiment.settings import SEARCH_SPACE, Settings, pair
 
 TRIAL = Path(__file__).with_name("trial.py")
+ATTEMPTS = 5
 ENDED = ("DONE", "STOPPED", "ERROR")
 
 
@@ -55,20 +57,20 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
         space = search_space(args.search_space, dict(args.set))
-        experiment = configured(args, space)
+        args.out.mkdir(parents=True, exist_ok=True)
     except (FairPruneError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` stops the experiment
+    experiment = None
     try:
-        try:
-            experiment.start(args.port or free_port())
-        except RuntimeError as error:  # the port is taken
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+        experiment = started(args, space)
         print(f"experiment {experiment.id}: http://localhost:{experiment.port}", flush=True)
         complete = wait(experiment, args.timeout)
         results = read_results(experiment)
+    except (RuntimeError, requests.RequestException) as error:
+        print(f"error: NNI's manager does not run: {error}; its log is below {args.out}", file=sys.stderr)
+        return 1
     finally:
         stop(experiment)
     file = args.out / "results.json"
@@ -103,9 +105,27 @@ def search_space(file: Path | None, fixed: dict[str, Any]) -> dict[str, Any]:
     return left
 
 
+def started(args: argparse.Namespace, space: dict[str, Any]) -> Experiment:
+    """A running experiment. NNI gives its manager three seconds to answer, too few on a busy machine: several attempts.
+
+    Raises:
+        RuntimeError: If the port is taken.
+        requests.RequestException: If no attempt got an answer.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        experiment = configured(args, space)
+        try:
+            experiment.start(args.port or free_port())
+            return experiment
+        except requests.RequestException:
+            stop(experiment)
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("the loop returns or raises")
+
+
 def configured(args: argparse.Namespace, space: dict[str, Any]) -> Experiment:
     """An experiment on the local training service."""
-    args.out.mkdir(parents=True, exist_ok=True)
     experiment = Experiment("local")
     config = experiment.config
     config.experiment_name = "fairprune"
@@ -132,20 +152,31 @@ def free_port() -> int:
 
 
 def wait(experiment: Experiment, timeout: float) -> bool:
-    """Until all trials have ended; whether they did in time. (``Experiment.run`` polls every 10 s and has no limit.)"""
-    deadline = time.monotonic() + timeout
-    while experiment.get_status() not in ENDED:
-        if time.monotonic() > deadline:
-            return False
+    """Until all trials have ended; whether they did in time. (``Experiment.run`` polls every 10 s and has no limit.)
+
+    Raises:
+        requests.RequestException: If the manager has not answered several times in a row.
+    """
+    deadline, silent = time.monotonic() + timeout, 0
+    while time.monotonic() < deadline:
+        try:
+            status, silent = experiment.get_status(), 0
+        except requests.RequestException:
+            status, silent = "", silent + 1
+            if silent == ATTEMPTS:
+                raise
+        if status in ENDED:
+            return status != "ERROR"
         time.sleep(0.5)
-    return experiment.get_status() != "ERROR"
+    return False
 
 
-def stop(experiment: Experiment) -> None:
+def stop(experiment: Experiment | None) -> None:
     """Ends NNI's manager, its tuner and any trial; what does not end by itself is killed."""
     family = psutil.Process().children(recursive=True)
     try:
-        experiment.stop()
+        if experiment is not None:
+            experiment.stop()
     finally:
         _, alive = psutil.wait_procs(family, timeout=10)
         for process in alive:

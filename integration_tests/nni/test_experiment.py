@@ -24,7 +24,7 @@ import psutil
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ("steps=40", "dense_steps=20", "evaluate_every=20")
-TIMEOUT = 300  # seconds after which something hangs
+TIMEOUT = 900  # seconds: only a bound on what hangs, far above what a busy machine takes
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("xai") is None, reason="the census table ships in the package xai"

@@ -27,10 +27,7 @@ __all__ = ["evaluators_are_patched", "patch_evaluators", "patched_evaluators", "
 
 
 def _replacements() -> list[Replacement]:
-    try:
-        evaluators = importlib.import_module("nni.compression.utils.evaluator")
-    except ImportError as error:
-        raise MissingHostError("NNI is not installed: pip install 'fairprune-plugin[nni]'") from error
+    evaluators = importlib.import_module("nni.compression.utils.evaluator")
     found = lightning.replacements(evaluators) + transformers.replacements(evaluators)
     if not found:
         raise MissingHostError(
@@ -48,7 +45,7 @@ def patch_evaluators() -> None:
     """Switches the patches on until :func:`restore_evaluators`; calling it twice changes nothing.
 
     Raises:
-        MissingHostError: If NNI is not installed, or neither Lightning nor transformers is.
+        MissingHostError: If neither Lightning nor transformers is installed.
     """
     _PATCHES.hold(_SWITCH)
 
