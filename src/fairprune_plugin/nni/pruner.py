@@ -243,13 +243,11 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         engine = self._running()
         steps, due = engine.step_index, self._timetable().ramp_end
         if steps < due:
+            what = "masks are all ones" if steps == 0 else "the masks are not final"
             raise TrainingStateError(
-                f"training ended after {steps} optimizer steps, but the goals of config_list are reached at step "
-                f"{due}: "
-                + ("masks are all ones; " if steps == 0 else "the masks are not final; ")
-                + "let training_func "
-                "run for max_steps (or max_epochs) with the optimizers and the training_step it is given, or lower "
-                "cooldown_begin_step"
+                f"training ended after {steps} optimizer steps, but the goals of config_list are reached at step {due}: "
+                f"{what}; let training_func run for max_steps (or max_epochs) with the optimizers and the training_step it "
+                "is given, or lower cooldown_begin_step"
             )
         self._follow_goals()
         engine.norms.release()
