@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import nni
 import pytest
 import torch
 import torch_pruning as tp
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from fairprune_plugin import build_pruner
+from fairprune_plugin.nni import TorchEvaluator
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -73,12 +75,37 @@ def test_the_old_lines_of_the_diff_are_torch_prunings() -> None:
 
 
 def test_fit_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     names = setting()
     exec("from fairprune_plugin import EqualOpportunity\nfrom fairprune_plugin.torch_pruning import BiFPPruner", names)
     exec(code, names)
     assert "equal_opportunity: gap" in capsys.readouterr().out
     assert names["result"].pruned.params < names["result"].dense.params
+
+
+def test_nni_as_shown() -> None:
+    _, code = blocks("python")
+    names = setting()
+    names["evaluator"] = TorchEvaluator(
+        _train, nni.trace(torch.optim.SGD)(names["model"].parameters(), lr=0.05), _training_step
+    )
+    exec(code, names)
+    assert names["model"].body[0].out_features == 16
+    assert names["model"].fc.in_features == 8
+
+
+def _train(model: nn.Module, optimizer: Any, training_step: Any, _: Any, max_steps: int, __: Any) -> None:
+    done = 0
+    while done < max_steps:
+        for batch in setting()["loader"]:
+            optimizer.zero_grad()
+            training_step(batch, model).backward()
+            optimizer.step()
+            done += 1
+
+
+def _training_step(batch: Any, model: nn.Module) -> torch.Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1])
 
 
 def test_the_config_line_of_the_table() -> None:

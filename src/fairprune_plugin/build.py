@@ -8,13 +8,13 @@ from typing import Any
 from .config import PrunerConfig
 from .errors import ConfigError
 
-HOSTS = ("torch_pruning",)
+HOSTS = ("torch_pruning", "nni")
 
 
 def build_pruner(
     spec: str | Mapping[str, Any] | PrunerConfig,
     model: Any,
-    example_inputs: Any,
+    example_inputs: Any = None,
     *,
     host: str = "torch_pruning",
     **options: Any,
@@ -26,29 +26,31 @@ def build_pruner(
             "equal_opportunity", "tolerance": 0.02}}``; the host's pruners go by the names of
             :func:`pruner_names`.
         model: To be pruned.
-        example_inputs: For the host's tracing.
-        host: ``"torch_pruning"``.
-        **options: Arguments that no file can hold (``ignored_layers``, ``num_heads``, …); they win over the
-            file's.
+        example_inputs: For the host's tracing; with NNI, output channels are then configured by
+            :func:`~.nni.structured.configure_structured`.
+        host: ``"torch_pruning"`` or ``"nni"``.
+        **options: Arguments that no file can hold (``ignored_layers``, ``num_heads``, …; for NNI ``config_list``
+            and ``evaluator``); they win over the file's.
 
     Raises:
         ConfigError: For an unknown name, key or host; the message lists the choices.
         MissingHostError: If the host is not installed.
     """
-    _check_host(host)
-    from .torch_pruning.build import build
-
-    return build(PrunerConfig.parse(spec), model, example_inputs, options)
+    return _host_module(host).build(PrunerConfig.parse(spec), model, example_inputs, options)
 
 
 def pruner_names(host: str = "torch_pruning") -> tuple[str, ...]:
     """Names that :func:`build_pruner` knows for a host."""
-    _check_host(host)
-    from .torch_pruning.build import NAMES
-
-    return NAMES
+    return tuple(_host_module(host).NAMES)
 
 
-def _check_host(host: str) -> None:
+def _host_module(host: str) -> Any:
     if host not in HOSTS:
         raise ConfigError(f"unknown host {host!r}: choose one of {', '.join(HOSTS)}")
+    if host == "nni":
+        from .nni import build as nni_build
+
+        return nni_build
+    from .torch_pruning import build as torch_pruning_build
+
+    return torch_pruning_build

@@ -27,7 +27,7 @@ class PrunerConfig:
         total_steps: Training steps of the run.
         bilevel: Settings of the alternation, or a mapping of them.
         multipliers: Settings of the multipliers, or a mapping of them.
-        options: The host's further arguments (``global_pruning``, ``round_to``, …).
+        options: The host's further arguments (``global_pruning``, ``round_to``, …; ``config_list`` for NNI).
 
     Raises:
         ConfigError: If a nested description is wrong.

@@ -17,7 +17,7 @@ class BufferGuard:
 
     @torch.no_grad()
     def remember(self) -> None:
-        live = list(self._model.buffers())
+        live = self._live()
         same = len(live) == len(self._saved) and all(
             a.shape == b.shape and a.device == b.device for a, b in zip(live, self._saved, strict=True)
         )
@@ -28,5 +28,9 @@ class BufferGuard:
 
     @torch.no_grad()
     def restore(self) -> None:
-        for buffer, saved in zip(self._model.buffers(), self._saved, strict=True):
+        for buffer, saved in zip(self._live(), self._saved, strict=True):
             buffer.copy_(saved)
+
+    def _live(self) -> list[Tensor]:
+        """Buffers that are state; NNI's wrappers also register as buffers the weights they compute in each forward."""
+        return [buffer for buffer in self._model.buffers() if buffer.is_leaf]

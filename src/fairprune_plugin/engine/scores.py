@@ -22,10 +22,12 @@ class MaskScores:
         self.initial = initial.clone()
         self.first = torch.zeros_like(initial)
         self.second = torch.zeros_like(initial)
-        # Relaxed scores start at their rank in (0, 1): the projected gradient then moves units past each other
-        # at a rate that does not depend on the scale of the weights.
-        ranks = torch.argsort(torch.argsort(initial, stable=True), stable=True).to(initial.dtype)
-        self.relaxed = (ranks + 1) / (len(initial) + 1)
+        self.relaxed = self.initial
+        if config.score_rule == GRADIENT:
+            # Relaxed scores start at their rank in (0, 1): the projected gradient then moves units past each other
+            # at a rate that does not depend on the scale of the weights.
+            ranks = torch.argsort(torch.argsort(initial, stable=True), stable=True).to(initial.dtype)
+            self.relaxed = (ranks + 1) / (len(initial) + 1)
         self.updates = 0
 
     def update(self, derivative: Tensor) -> None:

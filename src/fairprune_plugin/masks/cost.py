@@ -77,7 +77,7 @@ class CostModel:
 def parameter_axes(weights: MaskedWeights) -> dict[int, dict[int, Tensor]]:
     """For each crossed parameter (by ``id``): dimension → ``(size,)`` unit of each position, −1 for none."""
     out: dict[int, dict[int, Tensor]] = {}
-    for parameter in weights.parameters:
+    for parameter in weights.crossed:
         dims = out.setdefault(id(parameter.parameter), {})
         for axis in parameter.axes.values():
             known = dims.get(axis.dim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +39,49 @@ class NormSite:
 
     module: nn.Module
     unit: Tensor
+
+
+@dataclass(frozen=True)
+class BlockSite:
+    """A parameter that is masked in blocks of its own entries: single weights, rows, columns, tiles.
+
+    Attributes:
+        parameter: The parameter.
+        name: Its qualified name, for messages.
+        block: Entries of one block along each dimension; each divides the parameter's size there.
+    """
+
+    parameter: Tensor
+    name: str
+    block: tuple[int, ...]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Blocks along each dimension."""
+        return tuple(size // step for size, step in zip(self.parameter.shape, self.block, strict=True))
+
+
+@dataclass(frozen=True)
+class BlockGroup:
+    """``U`` units, each of which is a block of every site: unit ``u`` owns block ``u`` in the grid's flat order.
+
+    A grid of ``k · U`` blocks ties them: unit ``u`` owns the blocks ``u, u + U, …`` (the same channel of each
+    group of a grouped convolution).
+
+    Attributes:
+        name: For messages.
+        num_units: ``U``.
+        masked: Parameters that the mask multiplies.
+    """
+
+    name: str
+    num_units: int
+    masked: tuple[BlockSite, ...]
+
+    @property
+    def norms(self) -> tuple[NormSite, ...]:
+        """None: blocks cross no normalisation."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +122,10 @@ class ChannelGroup:
         return self.masked + self.carried
 
 
-def unit_offsets(groups: tuple[ChannelGroup, ...]) -> list[int]:
+UnitGroup = ChannelGroup | BlockGroup
+
+
+def unit_offsets(groups: Sequence[UnitGroup]) -> list[int]:
     """Position of each group's first unit in the flat vector of all units, plus the total at the end."""
     offsets = [0]
     for group in groups:

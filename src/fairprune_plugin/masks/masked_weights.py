@@ -9,11 +9,35 @@ weights left with are held aside, so that a channel can return. While a channel 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .groups import ChannelGroup, ChannelSite, unit_axis, unit_offsets
+from .blocks import MaskedBlocks
+from .groups import BlockGroup, ChannelSite, UnitGroup, unit_axis, unit_offsets
+
+
+class MaskedTensor(Protocol):
+    """What the mask needs of a parameter it reaches into, however its units lie there."""
+
+    parameter: Tensor
+    held: Tensor | None
+
+    def take(self, keep_units: Tensor) -> None:
+        """Follows a new mask: what leaves is held aside, what is shown again returns."""
+
+    def restore(self, keep_units: Tensor, held: Tensor | None) -> None:
+        """Installs a saved mask on weights that were saved under it."""
+
+    def reapply(self) -> None:
+        """Undoes what an optimizer step did to hidden weights."""
+
+    def mask_gradient(self) -> None:
+        """Hidden weights get no gradient."""
+
+    def full_values(self) -> Tensor:
+        """θ, with the hidden weights as they were when they left."""
 
 
 class Axis:
@@ -101,6 +125,13 @@ class MaskedParameter:
                         returning.index_fill_(other.dim, other.hidden, 0)
                 data.index_copy_(axis.dim, show, returning)
 
+    def restore(self, keep_units: Tensor, held: Tensor | None) -> None:
+        """Installs a saved mask on weights that were saved under it."""
+        for axis in self.axes.values():
+            axis.take(keep_units)
+        self.held = None if held is None else held.to(self.parameter.device).clone()
+        self.reapply()
+
     def reapply(self) -> None:
         """After an optimizer step: hidden weights are zero again, frozen ones where they were."""
         if self.held is None:
@@ -136,20 +167,26 @@ class MaskedWeights:
     """The mask of all groups of a model: ``U`` units in one flat vector, group after group.
 
     Args:
-        groups: The groups of channels, each with its sites in the model's parameters.
+        groups: Groups of channels, with their sites in the model's parameters, or of blocks of weights. A
+            parameter is crossed by channels or cut into blocks, not both.
     """
 
-    def __init__(self, groups: tuple[ChannelGroup, ...]) -> None:
+    def __init__(self, groups: tuple[UnitGroup, ...]) -> None:
         self.groups = groups
         self.offsets = unit_offsets(groups)
         self.num_units = self.offsets[-1]
-        parameters: dict[int, MaskedParameter] = {}
+        crossed: dict[int, MaskedParameter] = {}
+        self.blocks: list[MaskedBlocks] = []
         for group, offset in zip(groups, self.offsets, strict=False):
+            if isinstance(group, BlockGroup):
+                self.blocks += [MaskedBlocks(site, offset, group.num_units) for site in group.masked]
+                continue
             for sites, masked in ((group.masked, True), (group.carried, False)):
                 for site in sites:
-                    held = parameters.setdefault(id(site.parameter), MaskedParameter(site.parameter))
+                    held = crossed.setdefault(id(site.parameter), MaskedParameter(site.parameter))
                     held.add(site, offset=offset, masked=masked)
-        self.parameters = list(parameters.values())
+        self.crossed = list(crossed.values())
+        self.parameters: list[MaskedTensor] = [*self.crossed, *self.blocks]
         device = self.parameters[0].parameter.device if self.parameters else torch.device("cpu")
         self.keep = torch.ones(self.num_units, dtype=torch.bool, device=device)
 
@@ -175,10 +212,7 @@ class MaskedWeights:
         """
         self.keep = keep.to(self.keep.device).clone()
         for parameter, saved in zip(self.parameters, held, strict=True):
-            for axis in parameter.axes.values():
-                axis.take(self.keep)
-            parameter.held = None if saved is None else saved.to(parameter.parameter.device).clone()
-            parameter.reapply()
+            parameter.restore(self.keep, saved)
 
     @torch.no_grad()
     def reapply(self) -> None:

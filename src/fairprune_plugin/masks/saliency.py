@@ -26,7 +26,7 @@ def mask_gradient(weights: MaskedWeights, *, inverse_gamma: float = 0.0) -> Tens
         inverse_gamma: 1/γ; 0 leaves only the direct term.
     """
     out = torch.zeros(weights.num_units, device=weights.keep.device)
-    for parameter in weights.parameters:
+    for parameter in weights.crossed:
         gradient = parameter.parameter.grad
         if gradient is None or not parameter.masked_axes:
             continue
@@ -34,6 +34,9 @@ def mask_gradient(weights: MaskedWeights, *, inverse_gamma: float = 0.0) -> Tens
             sums = _column_sums(parameter, gradient, axis.dim, inverse_gamma)
             owned = axis.unit >= 0
             out.index_add_(0, axis.unit[owned], sums[owned].float())
+    for blocks in weights.blocks:
+        if blocks.parameter.grad is not None:
+            out[blocks.units] += blocks.derivative(blocks.parameter.grad, inverse_gamma)
     return out
 
 
@@ -41,7 +44,7 @@ def mask_gradient(weights: MaskedWeights, *, inverse_gamma: float = 0.0) -> Tens
 def group_magnitude(weights: MaskedWeights) -> Tensor:
     """Squared L2 norm of all weights a unit owns (producers and consumers), ``(U,)`` float32."""
     out = torch.zeros(weights.num_units, device=weights.keep.device)
-    for parameter in weights.parameters:
+    for parameter in weights.crossed:
         if parameter.parameter.dim() < 2:
             continue
         squares = parameter.full_values().square()
@@ -49,6 +52,9 @@ def group_magnitude(weights: MaskedWeights) -> Tensor:
             others = [d for d in range(squares.dim()) if d != axis.dim]
             owned = axis.unit >= 0
             out.index_add_(0, axis.unit[owned], squares.sum(others)[owned].float())
+    for blocks in weights.blocks:
+        if blocks.parameter.dim() >= 2:
+            out[blocks.units] += blocks.reduce(blocks.full_values().square())
     return out
 
 

@@ -39,7 +39,7 @@ def check_masked(weights: MaskedWeights) -> None:
     Raises:
         TrainingStateError: If the pruned model would not be the trained one.
     """
-    for parameter in weights.parameters:
+    for parameter in weights.crossed:
         for axis in parameter.masked_axes:
             if bool(parameter.parameter.detach().index_select(axis.dim, axis.hidden).any()):
                 raise TrainingStateError(

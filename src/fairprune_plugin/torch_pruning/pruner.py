@@ -373,7 +373,7 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
         before = {name: parameter for name, parameter in self.model.named_parameters()}
         hidden_at = {
             id(entry.parameter): {axis.dim: axis.hidden for axis in entry.axes.values() if len(axis.hidden)}
-            for entry in weights.parameters
+            for entry in weights.crossed
         }
         frozen = [name for name, parameter in before.items() if not parameter.requires_grad]
         hidden = [~weights.keep[weights.of(i)].cpu() for i in range(len(self.host_groups))]

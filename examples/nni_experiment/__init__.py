@@ -1,0 +1,1 @@
+"""An NNI experiment over pruners, sparsity, tolerance and learning rates, with a feasible-first objective."""

@@ -1,0 +1,196 @@
+"""BiFP among NNI's own compressors: scheduled by them, after them, and trained together with them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import nni
+import pytest
+import torch
+from nni.compression.distillation import DynamicLayerwiseDistiller
+from nni.compression.pruning import AGPPruner, L1NormPruner, LinearPruner, TaylorPruner
+from nni.compression.quantization import QATQuantizer
+from torch import Tensor, nn
+
+from fairprune_plugin import EqualOpportunity
+from fairprune_plugin.errors import ConfigError
+from fairprune_plugin.nni import BiFPPruner, TorchEvaluator
+
+FAIR: dict[str, Any] = {"constraint": EqualOpportunity(tolerance=0.02), "sensitive": lambda batch: batch[2]}
+GRANULARITIES = ["out_channel", "unstructured", "2:4"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    logging.getLogger("nni").setLevel(logging.ERROR)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 2),
+    )
+
+
+def data() -> list[tuple[Tensor, Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    out = []
+    for _ in range(4):
+        s = torch.randint(0, 2, (32,), generator=generator)
+        y = torch.randint(0, 2, (32,), generator=generator)
+        x = torch.randn(32, 3, 6, 6, generator=generator) * 0.5 + (y + 0.5 * s).reshape(-1, 1, 1, 1)
+        out.append((x, y, s))
+    return out
+
+
+def evaluator(model: nn.Module, watch: Callable[[int], None] | None = None) -> TorchEvaluator:
+    batches = data()
+
+    def training_func(
+        model: nn.Module, optimizer: Any, step: Any, _: Any, max_steps: int | None, max_epochs: int | None
+    ) -> None:
+        for index in range(max_steps or (max_epochs or 1) * len(batches)):
+            optimizer.zero_grad()
+            step(batches[index % len(batches)], model).backward()
+            optimizer.step()
+            if watch is not None:
+                watch(index + 1)
+
+    def training_step(batch: Any, model: nn.Module) -> Tensor:
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    return TorchEvaluator(
+        training_func, nni.trace(torch.optim.SGD)(model.parameters(), lr=0.05, momentum=0.9), training_step
+    )
+
+
+def config(granularity: str = "unstructured", names: tuple[str, ...] = ("3",)) -> list[dict[str, Any]]:
+    return [{"op_names": list(names), "sparse_ratio": 0.5, "granularity": granularity}]
+
+
+def same_when_unwrapped(pruner: Any, model: nn.Module) -> bool:
+    model.eval()
+    x = data()[0][0]
+    wrapped = model(x)
+    pruner.unwrap_model()
+    return torch.allclose(model(x), wrapped, atol=1e-6)
+
+
+@pytest.mark.parametrize("cls", [AGPPruner, LinearPruner])
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_scheduled_by_agp_or_linear(cls: Any, granularity: str) -> None:
+    model = network()
+    seen: list[float] = []
+    inner = BiFPPruner(
+        model,
+        config(granularity),
+        evaluator(model, lambda _: seen.append(float(inner.weights.keep.float().mean()))),
+        **FAIR,
+    )
+    outer = cls(inner, interval_steps=3, total_times=4)
+    _, masks = outer.compress(20, None)
+    assert masks["3"]["weight"].mean() == 0.5
+    assert len(inner.lagrangian.trackers) == 1
+    times = range(1, 5)
+    ratios = [0.5 * (1 - (1 - t / 4) ** 3) if cls is AGPPruner else 0.5 * t / 4 for t in times]
+    if granularity == "unstructured":
+        size = 8 * 8 * 9
+        for time, ratio in zip(times, ratios, strict=True):
+            assert seen[3 * time - 1] == pytest.approx(1 - int(size * ratio + 1e-6) / size)
+            assert seen[3 * time - 2] < 1 or time == 1
+    assert same_when_unwrapped(outer, model)
+
+
+def test_agp_that_ends_with_its_last_goal() -> None:
+    model = network()
+    outer = AGPPruner(BiFPPruner(model, config(), evaluator(model)), interval_steps=3, total_times=4)
+    _, masks = outer.compress(12, None)
+    assert masks["3"]["weight"].mean() == 0.5
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_after_another_pruner(granularity: str) -> None:
+    """Its masks stay and stay applied; ours come on top, on the layers of the new config."""
+    model = network()
+    first = L1NormPruner(model, [{"op_names": ["0"], "sparse_ratio": 0.25}], evaluator(model))
+    _, earlier = first.compress(None, None)
+    pruner = BiFPPruner.from_compressor(first, config(granularity), 2, 8, **FAIR)
+    _, masks = pruner.compress(10, None)
+    assert torch.equal(masks["0"]["weight"], earlier["0"]["weight"])
+    assert masks["3"]["weight"].mean() == 0.5
+    assert torch.equal(pruner._module_wrappers["0"].weight_mask, earlier["0"]["weight"])
+
+
+def test_before_another_pruner() -> None:
+    """A trained pruner's masks are final when another compressor goes on with its model."""
+    model = network()
+    ours = BiFPPruner(model, config(), evaluator(model), 2, 8, **FAIR)
+    _, earlier = ours.compress(10, None)
+    after = TaylorPruner.from_compressor(ours, [{"op_names": ["0"], "sparse_ratio": 0.25}], training_steps=4)
+    _, masks = after.compress(4, None)  # fused compressors need a length
+    assert torch.equal(masks["3"]["weight"], earlier["3"]["weight"])
+    assert masks["0"]["weight"].reshape(8, -1)[:, 0].sum() == 6
+    assert ours.engine.step_index == 10
+    assert (ours._module_wrappers["3"].weight[masks["3"]["weight"] == 0] == 0).all()
+
+
+def test_nothing_left_to_configure() -> None:
+    model = network()
+    first = L1NormPruner(model, config("out_channel"), evaluator(model))
+    with pytest.raises(ConfigError, match="configured by an earlier compressor"):
+        BiFPPruner.from_compressor(first, config(), 2, 8, **FAIR)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_together_with_a_quantizer(granularity: str) -> None:
+    model = network()
+    pruner = BiFPPruner(model, config(granularity), evaluator(model), 2, 8, **FAIR)
+    quantizer = QATQuantizer.from_compressor(
+        pruner,
+        [{"op_names": ["3"], "target_names": ["weight"], "quant_dtype": "int8", "granularity": "default"}],
+        quant_start_step=4,
+    )
+    _, calibration = quantizer.compress(12, None)
+    masks = pruner.get_masks()
+    assert masks["3"]["weight"].mean() == 0.5
+    assert calibration["3"]["weight"]["scale"] is not None
+    assert pruner.engine.step_index == 12
+    model.eval()
+    model(data()[0][0])
+    applied = model.get_submodule("3").weight  # quantised, then masked: what the layer computed with
+    assert (applied[masks["3"]["weight"].expand_as(applied) == 0] == 0).all()
+
+
+def test_together_with_a_distiller() -> None:
+    """The distillation loss is part of the task loss."""
+    model, teacher = network(), network().eval()
+    losses = []
+    pruner = BiFPPruner(model, config(), evaluator(model), 2, 8, **FAIR)
+    distiller = DynamicLayerwiseDistiller.from_compressor(
+        pruner,
+        [{"op_names": ["3"], "lambda": 100.0, "apply_method": "mse", "link": "auto"}],
+        teacher_model=teacher,
+        teacher_predict=lambda batch, model: model(batch[0]),
+    )
+    task_loss = pruner.lagrangian.task_loss
+
+    def spy(logits: Tensor, targets: Tensor) -> Tensor:
+        losses.append(float(task_loss(logits, targets).detach()))
+        return task_loss(logits, targets)
+
+    pruner.lagrangian.task_loss = spy
+    distiller.track_forward(data()[0][0])
+    distiller.compress(12, None)
+    assert pruner.get_masks()["3"]["weight"].mean() == 0.5
+    assert pruner.engine.step_index == 12
+    assert max(losses) > 1.0  # cross entropy alone stays near log 2

@@ -1,0 +1,44 @@
+"""The pruner's part that looks at a model without training it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..engine.batches import Forward, default_forward
+from ..engine.evaluate import evaluate
+from ..errors import TrainingStateError
+from ..fairness.evaluation import Evaluation
+from ..fairness.lagrangian import TRAIN
+from .steps import Triples
+
+
+class Measuring:
+    """Mixed into :class:`~.pruner.BiFPPruner`."""
+
+    def measure_dense(
+        self: Any, loader: Iterable[Any], *, split: str = TRAIN, forward: Forward = default_forward
+    ) -> Evaluation:
+        """Takes the dense model's rates on a split, which degradation parity compares with; before training, for
+        every split that matters (``"train"``, and ``"validation"`` if held-out data move the multipliers).
+
+        Args:
+            loader: Batches of the same form as in training.
+            split: Name of the split.
+            forward: ``(model, inputs) → logits``; inputs are the first item of a batch, or all of a mapping.
+
+        Raises:
+            TrainingStateError: Once training has begun: the model is no longer the dense one.
+        """
+        if self.engine is not None:
+            raise TrainingStateError(
+                "measure_dense() came after compress(): the model is not the dense one any more; measure every split before"
+            )
+        triples = Triples(loader, self.fields)
+        return evaluate(self.bound_model, triples, self.lagrangian, split=split, forward=forward, dense=True)
+
+    def evaluate(
+        self: Any, loader: Iterable[Any], *, split: str = "test", forward: Forward = default_forward
+    ) -> Evaluation:
+        """Accuracy, per-group rates and verdicts of the model as it is now, on any split; arguments as above."""
+        return evaluate(self.bound_model, Triples(loader, self.fields), self.lagrangian, split=split, forward=forward)

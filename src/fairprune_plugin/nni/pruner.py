@@ -1,0 +1,355 @@
+"""BiFP as an NNI pruner: the host's wrappers, evaluator and config_list, the engine's masks and constraint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from nni.compression.base.compressor import register_scalers
+from nni.compression.pruning.scheduled_pruner import ScheduledPruner
+from torch import Tensor, nn
+
+from ..engine.batches import Forward, default_forward
+from ..engine.bilevel import BiLevelEngine
+from ..engine.config import BiLevelConfig
+from ..engine.scores import MaskScores
+from ..engine.timetable import Timetable
+from ..errors import ConfigError, TrainingStateError, UnsupportedModelError
+from ..fairness.constraints import Constraint, constraint_from
+from ..fairness.lagrangian import Lagrangian
+from ..fairness.multipliers import MultiplierConfig
+from ..masks.masked_weights import MaskedWeights
+from ..masks.saliency import group_magnitude
+from . import config_list as configs
+from .apply_method import BYPASS, PRODUCT, STRAIGHT_THROUGH
+from .capture import Field
+from .evaluator_checks import check_evaluator
+from .goals import SparseGoals
+from .graph import ChannelGraph, as_config_error, check_unwrapped
+from .measuring import Measuring
+from .steps import Fields, HeldOut, HostLoss, TrainingSteps
+from .units import Units
+
+
+class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
+    """Fairness-constrained bi-level pruning (BiFP, arXiv 2312.10181) as a scheduled pruner of NNI.
+
+    Weights and mask are learned together while the evaluator trains; the user's own loss (that of
+    ``training_step``) is the task loss, to which the constraint's penalty is added.
+
+    Args:
+        model: To be pruned; trained in place.
+        config_list: NNI's, with its meaning; ``granularity`` also takes ``"unstructured"`` and ``"N:M"``.
+        evaluator: That trains the model.
+        warmup_step: Optimizer steps before anything is hidden; default ``bilevel.warmup`` of ``max_steps``.
+        cooldown_begin_step: Optimizer steps after which the goals are reached and the mask stays; default
+            ``bilevel.ramp_end`` of ``max_steps``. Around an ``AGPPruner`` or ``LinearPruner`` both follow it.
+        constraint: One, several (about the same groups) or none.
+        sensitive: ``batch → group ids``; needed with a constraint.
+        targets: ``batch → labels``; default ``batch["labels"]`` or ``batch[1]``.
+        logits: Output of the model → logits; default the output, its ``logits``, or its first item.
+        bilevel: Settings of the alternation, as :class:`~..engine.config.BiLevelConfig` or a dict.
+        multipliers: Settings of the multipliers, as :class:`~..fairness.multipliers.MultiplierConfig` or a dict.
+        validation: Held-out batches of the same form, which then move the multipliers; default: training counts.
+        dual_every: Optimizer steps between two of them.
+        forward: ``(model, inputs) → logits`` for them; inputs are the first item of a batch, or all of a mapping.
+        dummy_input: For tracing which channels go together; default that of ``configure_structured``, else the
+            evaluator's. Without one, rows are masked as NNI's own pruners mask them.
+        existed_wrappers: Of another compressor; :meth:`from_compressor` passes them.
+
+    Raises:
+        ConfigError: For arguments that cannot work, before any training.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config_list: list[dict[str, Any]],
+        evaluator: Any,
+        warmup_step: int | None = None,
+        cooldown_begin_step: int | None = None,
+        *,
+        constraint: Constraint | Sequence[Constraint] | dict[str, Any] | str | None = None,
+        sensitive: Field | None = None,
+        targets: Field | None = None,
+        logits: Field | None = None,
+        bilevel: BiLevelConfig | dict[str, Any] | None = None,
+        multipliers: MultiplierConfig | dict[str, Any] | None = None,
+        validation: Iterable[Any] | None = None,
+        dual_every: int = 2,
+        forward: Forward = default_forward,
+        dummy_input: Any = None,
+        existed_wrappers: dict[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"expected an nn.Module to prune, got {type(model).__name__}")
+        check_unwrapped(model, "BiFPPruner")
+        configs.check(model, config_list)
+        self.config = BiLevelConfig.from_dict(bilevel) if isinstance(bilevel, dict) else bilevel or BiLevelConfig()
+        if isinstance(multipliers, dict):
+            multipliers = MultiplierConfig.from_dict(multipliers)
+        if isinstance(constraint, dict | str):
+            constraint = constraint_from(constraint)
+        self._task = HostLoss()
+        self.lagrangian = Lagrangian(constraint, config=multipliers, task_loss=self._task)
+        self.fields = Fields(sensitive, targets, logits)
+        self._held_out = None if validation is None else HeldOut(validation, dual_every, forward)
+        if self.lagrangian.constraints and not callable(sensitive):
+            raise ConfigError(
+                f"a constraint needs sensitive=…, a function of the batch such as lambda batch: batch[2], got {sensitive!r}"
+            )
+        _check_steps(warmup_step, cooldown_begin_step)
+        with as_config_error("the evaluator (are its optimizers made by nni.trace?)"):
+            check_evaluator(evaluator, model)
+        if dummy_input is None:
+            dummy_input = getattr(config_list, "dummy_input", None)
+        graph = _graph(model, config_list, dummy_input, evaluator)
+        with as_config_error("the config_list"):
+            super().__init__(model, config_list, evaluator, existed_wrappers)
+            self._init_sparse_goals()
+        self.warmup_step, self.cooldown_begin_step = warmup_step, cooldown_begin_step
+        self.interval_steps = 1
+        self._total_times = max((cooldown_begin_step or 0) - (warmup_step or 0), 1)
+        self._driven = False
+        self._max_steps: int | None = None
+        try:
+            self.units = Units(model, self._module_wrappers, self._target_spaces, graph)
+            self.weights = MaskedWeights(self.units.groups)
+            self.goals = SparseGoals(self.units, self.weights.offsets, self.config.cost_exponent)
+        except ConfigError:
+            self.unwrap_model()
+            raise
+        self.engine: BiLevelEngine | None = None
+        self._done = False
+
+    @classmethod
+    def from_compressor(
+        cls,
+        compressor: Any,
+        new_config_list: list[dict[str, Any]],
+        warmup_step: int | None = None,
+        cooldown_begin_step: int | None = None,
+        *,
+        evaluator: Any = None,
+        **options: Any,
+    ) -> BiFPPruner:
+        """After (and, until that one is trained, together with) another compressor, on targets it has not configured.
+
+        Args:
+            compressor: Its model, wrappers and (if it has one) evaluator are taken over.
+            new_config_list: Of this pruner.
+            warmup_step: As in the constructor.
+            cooldown_begin_step: As in the constructor.
+            evaluator: If the other compressor has none.
+            **options: Further arguments of the constructor.
+        """
+        steps = {"warmup_step": warmup_step, "cooldown_begin_step": cooldown_begin_step}
+        pruner: BiFPPruner = super().from_compressor(
+            compressor, new_config_list, evaluator=evaluator, **steps, **options
+        )
+        return pruner
+
+    # ---- NNI's contract ------------------------------------------------------------------------------------
+
+    @property
+    def total_times(self) -> int:
+        """Times the goals move; set by an ``AGPPruner`` or ``LinearPruner`` around this pruner, whose goals count."""
+        return self._total_times
+
+    @total_times.setter
+    def total_times(self, times: int) -> None:
+        self._total_times = times
+        self._driven = True
+
+    def _validate_config(self) -> None:
+        configs.validate(self.config_list)
+
+    def _register_scalers(self) -> None:
+        """NNI's, except for granularities of ours, which have one unit per weight and need no scaler."""
+        own = (configs.UNSTRUCTURED,)
+        spaces = {
+            module: {
+                name: space
+                for name, space in targets.items()
+                if space.granularity not in own and not configs.read_pattern(space.granularity)
+            }
+            for module, targets in self._target_spaces.items()
+        }
+        register_scalers(spaces, self._set_default_sparse_granularity)
+
+    def update_sparse_goals(self, current_times: int) -> None:
+        """Sets the goals to what is due after ``current_times`` of the ``total_times`` steps of the ramp."""
+        timetable = self._timetable()
+        self._update_sparse_goals_by_ratio(timetable.progress(timetable.ramp_begin + current_times - 1))
+
+    def compress(self, max_steps: int | None, max_epochs: int | None) -> tuple[nn.Module, dict[str, Any]]:
+        """Trains weights and mask; returns the wrapped model and NNI's masks.
+
+        Args:
+            max_steps: Optimizer steps of the run; or
+            max_epochs: epochs, with ``cooldown_begin_step`` given to the constructor.
+
+        Raises:
+            ConfigError: If the run is shorter than the schedule.
+            TrainingStateError: If the evaluator's training ended before the goals were reached.
+        """
+        if self.engine is not None:
+            raise TrainingStateError(
+                "this pruner has been trained already: unwrap the model and build a new one, or continue with "
+                "BiFPPruner.from_compressor(pruner, …) on other layers"
+            )
+        self._plan(max_steps)
+        try:
+            result: tuple[nn.Module, dict[str, Any]] = super().compress(max_steps, max_epochs)
+        except BaseException:
+            if getattr(self.evaluator, "model", None) is not None:
+                self.evaluator.unbind_model()
+            raise
+        return result
+
+    def _single_compress(self, max_steps: int | None, max_epochs: int | None) -> None:
+        self._fusion_compress(max_steps, max_epochs)
+
+    def _fuse_preprocess(self, evaluator: Any) -> None:
+        if self._done:  # another compressor goes on with the model: the masks are final and NNI applies them
+            return
+        if not self._driven:
+            self._update_sparse_goals_by_ratio(0.0)
+        scores = MaskScores(group_magnitude(self.weights), self.config)
+        self.engine = BiLevelEngine(self.bound_model, self.weights, self.lagrangian, self._project, self.config, scores)
+        self.engine.timetable = self._timetable()
+        for key in self.units.keys:
+            self.units.space(key).apply_method = BYPASS if self.units.trained_bare(key) else self._learning_method(key)
+        self._seen_goals = self.goals.current()
+        TrainingSteps(
+            self.engine,
+            self.bound_model,
+            self._task,
+            self.fields,
+            self._held_out,
+            mask_moved=self._push_masks,
+            stepped=self._follow_goals,
+        ).attach(evaluator)
+
+    def _learning_method(self, key: tuple[str, str]) -> str:
+        owned = {id(parameter.parameter) for parameter in self.weights.parameters}
+        return STRAIGHT_THROUGH if id(self.units.space(key).target) in owned else PRODUCT
+
+    def _fuse_postprocess(self, evaluator: Any) -> None:
+        if self._done:
+            return
+        engine = self._running()
+        steps, due = engine.step_index, self._timetable().ramp_end
+        if steps < due:
+            what = "masks are all ones" if steps == 0 else "the masks are not final"
+            raise TrainingStateError(
+                f"training ended after {steps} optimizer steps, but the goals of config_list are reached at step {due}: "
+                f"{what}; let training_func run for max_steps (or max_epochs) with the optimizers and the training_step it "
+                "is given, or lower cooldown_begin_step"
+            )
+        self._follow_goals()
+        engine.norms.release()
+        self._push_masks()
+        self._bake_masks()
+        self._done = True
+
+    # ---- masks ---------------------------------------------------------------------------------------------
+
+    def _project(self, scores: Tensor, progress: float) -> Tensor:
+        if not self._driven:
+            self._update_sparse_goals_by_ratio(progress)
+        self._seen_goals = self.goals.current()
+        return self.goals.project(scores)
+
+    def _follow_goals(self) -> None:
+        """The mask follows goals that a pruner around this one has moved."""
+        if not self._driven or self.goals.current() == self._seen_goals:
+            return
+        engine = self._running()
+        engine.set_mask(self._project(engine.scores.value(), 1.0))
+        self._push_masks()
+
+    @torch.no_grad()
+    def _push_masks(self) -> None:
+        """The engine's mask in NNI's wrappers."""
+        for key in self.units.keys:
+            self.units.space(key).mask = self.units.mask(key, self.weights.keep)
+
+    @torch.no_grad()
+    def _bake_masks(self) -> None:
+        """From here on NNI's own product applies the masks; hidden weights are zero, so that the unwrapped model
+        computes the same."""
+        for key in self.units.keys:
+            space = self.units.space(key)
+            space.apply_method = PRODUCT
+            assert space.target is not None
+            space.target.data.mul_(space.mask)
+
+    # ---- the schedule --------------------------------------------------------------------------------------
+
+    def _plan(self, max_steps: int | None) -> None:
+        self._max_steps = max_steps
+        due = self._timetable().ramp_end
+        if max_steps is not None and max_steps < due:
+            raise ConfigError(
+                f"max_steps={max_steps} is shorter than the schedule: the goals are reached at step {due} "
+                "(cooldown_begin_step); train longer, or lower cooldown_begin_step"
+            )
+
+    def _timetable(self) -> Timetable:
+        begin, end = self._ramp()
+        config = dataclasses.replace(self.config, warmup=min(begin, end - 1) / end, ramp_end=1.0)
+        goals = [goal for targets in self.sparse_goals.values() for goal in targets.values()]
+        ratio = max((goal.get("sparse_ratio", 0.0) for goal in goals), default=0.0)
+        return Timetable(config, end, ratio=ratio)
+
+    def _ramp(self) -> tuple[int, int]:
+        """First and last step of the ramp."""
+        if self._driven:
+            return 0, max(self.interval_steps * self._total_times, 2)
+        end = self.cooldown_begin_step
+        if end is None:
+            if self._max_steps is None:
+                raise ConfigError(
+                    "the length of the run is unknown: pass cooldown_begin_step=… to BiFPPruner, or max_steps to compress()"
+                )
+            end = max(round(self.config.ramp_end * self._max_steps), 2)
+        if self.warmup_step is None:
+            return round(self.config.warmup / self.config.ramp_end * end), end
+        return self.warmup_step, end
+
+    def _running(self) -> BiLevelEngine:
+        assert self.engine is not None
+        return self.engine
+
+
+def _check_steps(warmup: Any, cooldown: Any) -> None:
+    for name, value in (("warmup_step", warmup), ("cooldown_begin_step", cooldown)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise ConfigError(f"expected {name} as a whole number of optimizer steps, got {value!r}")
+    if cooldown is not None and not (warmup or 0) < cooldown:
+        raise ConfigError(f"expected warmup_step < cooldown_begin_step, got {warmup} and {cooldown}")
+    if cooldown is not None and cooldown < 2:
+        raise ConfigError(
+            f"expected cooldown_begin_step of at least 2 steps for the mask to be learned, got {cooldown}"
+        )
+
+
+def _graph(
+    model: nn.Module, config_list: list[dict[str, Any]], dummy_input: Any, evaluator: Any
+) -> ChannelGraph | None:
+    """The dependency graph, if there is an input to trace the model with and channels to trace."""
+    layers = configs.row_layers(model, config_list)
+    if not layers:
+        return None
+    if dummy_input is not None:
+        return ChannelGraph(model, dummy_input, layers)
+    # Not get_dummy_input(): Lightning's falls back to a batch of the loader, labels and all.
+    given = (getattr(evaluator, name, None) for name in ("dummy_input", "_dummy_input"))
+    dummy_input = next((value for value in given if value is not None), None)
+    try:
+        return None if dummy_input is None else ChannelGraph(model, dummy_input, layers)
+    except UnsupportedModelError:
+        return None  # the evaluator's input may be there for other reasons: rows are masked, as NNI does

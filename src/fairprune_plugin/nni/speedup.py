@@ -1,0 +1,189 @@
+"""From NNI's masks to a smaller model: through Torch-Pruning, or through NNI's ``ModelSpeedup`` on an fx graph."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, FairPruneWarning, UnsupportedModelError
+from ..torch_pruning.grouping import HostGroup
+from ..torch_pruning.removal import pruning_groups
+from .graph import LAYERS, ChannelGraph, check_unwrapped, outputs, producers
+
+TORCH_PRUNING = "torch_pruning"
+NNI = "nni"
+METHODS = (TORCH_PRUNING, NNI)
+TOLERANCE = 1e-4  # relative to the largest output; exact masks agree to 1e-6
+
+Masks = Mapping[str, Mapping[str, Tensor | None]]
+
+
+def speedup(model: nn.Module, masks: Masks, dummy_input: Any, *, method: str = TORCH_PRUNING) -> nn.Module:
+    """Makes a masked model physically smaller, in place, and returns it.
+
+    Output channels whose rows are all masked go. Other masks (single weights, N:M, input channels) stay as zeros
+    in the weights: there is nothing dense to cut out.
+
+    Args:
+        model: Unwrapped (``pruner.unwrap_model()``).
+        masks: From ``pruner.compress()`` of any pruner.
+        dummy_input: A tensor, a tuple of arguments or a dict of keywords.
+        method: ``"torch_pruning"``, or ``"nni"`` for ``ModelSpeedup`` (its default tracing crashes on current
+            torch; it is given an fx graph).
+
+    Returns:
+        The same model, smaller. Its parameters are new tensors: make a new optimizer.
+
+    Raises:
+        ConfigError: If the model is still wrapped, the masks do not fit it, or layers that share channels have
+            masks in conflict; the message names them.
+        UnsupportedModelError: If the model cannot be traced.
+    """
+    check_unwrapped(model, "speedup")
+    if method not in METHODS:
+        raise ConfigError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    _check_masks(model, masks)
+    _apply(model, masks)
+    masked = outputs(model, dummy_input)
+    hidden = hidden_rows(model, masks)
+    if not hidden:
+        warnings.warn(
+            "no output channel is masked entirely: weights are zeroed as the masks say and the model keeps its size",
+            FairPruneWarning,
+            stacklevel=2,
+        )
+        return model
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    remove = _remove if method == TORCH_PRUNING else _nni_speedup
+    remove(model, masks, dummy_input, hidden)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    _compare(masked, outputs(model, dummy_input))
+    return model
+
+
+def hidden_rows(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
+    """Layers whose weight is masked by whole rows, some of them hidden: name → ``(C,)`` bool, True where hidden."""
+    out = {}
+    for name, targets in masks.items():
+        mask = targets.get("weight")
+        if mask is None or not isinstance(model.get_submodule(name), LAYERS):
+            continue
+        rows = mask.reshape(mask.shape[0], -1).bool()
+        if bool((rows.all(1) | ~rows.any(1)).all()) and not bool(rows.all()):
+            out[name] = ~rows.any(1)
+    return out
+
+
+def _check_masks(model: nn.Module, masks: Any) -> None:
+    if not isinstance(masks, Mapping) or not all(isinstance(targets, Mapping) for targets in masks.values()):
+        raise ConfigError("expected masks as {layer: {target: mask}}, as pruner.compress() returns them")
+    known = dict(model.named_modules())
+    for name, targets in masks.items():
+        if name not in known:
+            raise ConfigError(f"the masks name {name!r}, which the model does not have: are they another model's?")
+        for key, mask in targets.items():
+            target = getattr(known[name], key, None)
+            if mask is None or (key.startswith("_") and bool((mask == 1).all())):
+                continue
+            if not isinstance(target, Tensor) or not _broadcasts(mask, target):
+                shape = None if not isinstance(target, Tensor) else tuple(target.shape)
+                raise ConfigError(
+                    f"the mask of {name}.{key} has shape {tuple(mask.shape)} and the target {shape}: is the model "
+                    "already smaller, or are they another model's masks?"
+                )
+
+
+def _broadcasts(mask: Tensor, target: Tensor) -> bool:
+    sizes = zip(reversed(mask.shape), reversed(target.shape), strict=False)
+    return mask.dim() <= target.dim() and all(a in (1, b) for a, b in sizes)
+
+
+@torch.no_grad()
+def _apply(model: nn.Module, masks: Masks) -> None:
+    for name, targets in masks.items():
+        for key, mask in targets.items():
+            if mask is not None and not key.startswith("_"):
+                target = getattr(model.get_submodule(name), key)
+                target.mul_(mask.to(target))
+
+
+def _remove(model: nn.Module, masks: Masks, dummy_input: Any, hidden: Mapping[str, Tensor]) -> None:
+    graph = ChannelGraph(model, dummy_input, hidden)
+    uncovered = graph.uncovered(hidden)
+    if uncovered:
+        raise ConfigError(
+            f"the masks are in conflict with the model's graph: {'; '.join(uncovered)}. Complete the config with "
+            "configure_structured(model, dummy_input, config_list) before pruning"
+        )
+    units = [_hidden_units(group, hidden) for group in graph.groups]
+    for group in pruning_groups(graph.host, graph.groups, units):
+        group.prune()
+
+
+def _hidden_units(group: HostGroup, hidden: Mapping[str, Tensor]) -> Tensor:
+    """Units that every producer's mask hides, ``(U,)`` bool."""
+    found: dict[str, Tensor] = {}
+    for name, unit in producers(group).items():
+        rows = hidden[name].to(unit.device)
+        gone = torch.zeros(group.channels.num_units, dtype=torch.bool, device=unit.device)
+        gone[unit[rows & (unit >= 0)]] = True
+        if bool((gone[unit.clamp_min(0)] & ~rows & (unit >= 0)).any()):
+            raise ConfigError(
+                f"the mask of {name} hides some channels of a unit and keeps others ({group.channels.num_units} units of "
+                "tied channels, as in a grouped convolution): complete the config with configure_structured(…)"
+            )
+        found[name] = gone
+    first = next(iter(found))
+    for name, gone in found.items():
+        if not torch.equal(gone, found[first]):
+            raise ConfigError(
+                f"{first} and {name} lose channels together, but their masks hide different ones "
+                f"({int(found[first].sum())} and {int(gone.sum())}, {int((gone ^ found[first]).sum())} differ): give them "
+                "one dependency_group_id, as configure_structured(model, dummy_input, config_list) does"
+            )
+    return found[first].cpu()
+
+
+def _nni_speedup(model: nn.Module, masks: Masks, dummy_input: Any, hidden: Mapping[str, Tensor]) -> None:
+    from nni.compression.speedup import ModelSpeedup
+
+    training = {name: module.training for name, module in model.named_modules()}
+    model.eval()
+    try:
+        traced = torch.fx.symbolic_trace(model)
+        full = {
+            name: {
+                key: None if mask is None else mask.expand(getattr(model.get_submodule(name), key).shape).clone()
+                for key, mask in targets.items()
+            }
+            for name, targets in masks.items()
+        }
+        ModelSpeedup(model, dummy_input, full, graph_module=traced).speedup_model()
+    except (torch.fx.proxy.TraceError, RuntimeError, AssertionError, KeyError, TypeError, AttributeError) as error:
+        raise UnsupportedModelError(
+            f"NNI's ModelSpeedup failed ({type(error).__name__}: {error}): use method='torch_pruning', or complete the "
+            "config with configure_structured(…) if layers that share channels have different masks"
+        ) from error
+    finally:
+        for name, module in model.named_modules():
+            module.training = training.get(name, model.training)
+
+
+def _compare(masked: list[Tensor], small: list[Tensor]) -> None:
+    """Says so if the smaller model is not the masked one."""
+    for before, after in zip(masked, small, strict=True):
+        error = float((before - after).abs().max() / before.abs().max().clamp_min(1e-12))
+        if error > TOLERANCE:
+            warnings.warn(
+                f"the smaller model differs from the masked one (by {error:.1e} of the largest output): a masked channel "
+                "still feeds a constant to what follows, for example through a batch norm without a mask. Complete the "
+                "config with configure_structured(model, dummy_input, config_list), or fine-tune",
+                FairPruneWarning,
+                stacklevel=3,
+            )
+            return

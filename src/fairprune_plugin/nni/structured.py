@@ -1,0 +1,168 @@
+"""A ``config_list`` whose masks are a smaller network: dependency groups and batch-norm alignment filled in."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from nni.compression.base.config import select_modules_by_config, trans_legacy_config_list
+from torch import nn
+
+from ..errors import ConfigError, UnsupportedModelError
+from ..torch_pruning.grouping import HostGroup
+from ..torch_pruning.selfcheck import check, randomise_norms
+from . import config_list as configs
+from .graph import ChannelGraph, check_unwrapped, outputs, producers, unit_of_row
+
+_SELECTORS = ("op_names", "op_types", "op_names_re", "exclude_op_names", "exclude_op_types", "exclude_op_names_re")
+
+
+class StructuredConfig(list[dict[str, Any]]):
+    """A plain ``config_list`` that remembers the dummy input it was traced with, for :class:`~.pruner.BiFPPruner`.
+
+    Attributes:
+        dummy_input: As given to :func:`configure_structured`.
+    """
+
+    def __init__(self, entries: list[dict[str, Any]], dummy_input: Any) -> None:
+        super().__init__(entries)
+        self.dummy_input = dummy_input
+
+
+def configure_structured(
+    model: nn.Module, dummy_input: Any, config_list: list[dict[str, Any]], *, self_check: bool = True
+) -> StructuredConfig:
+    """Completes a config for output channels from Torch-Pruning's dependency graph.
+
+    Layers that can only lose channels together get one ``dependency_group_id``; batch norms get a mask that aligns
+    with the layer before them. The result serves every pruner of NNI. (A batch norm behind a concatenation has
+    several layers before it, which NNI's ``align`` cannot say: :class:`~.pruner.BiFPPruner` masks what reads it
+    instead and stays exact, other pruners do not.)
+
+    Args:
+        model: Not wrapped.
+        dummy_input: A tensor, a tuple of arguments or a dict of keywords.
+        config_list: Selections with sparse goals; entries of other granularities are passed on as they are.
+        self_check: Try on copies, with random masks, whether the masked model equals the pruned one.
+
+    Raises:
+        ConfigError: If layers that lose channels together are not all selected, have different goals, or are the
+            model's output; the message names them.
+        UnsupportedModelError: If a group of channels crosses a layer norm or group norm, whose statistics a mask
+            in NNI's wrappers cannot correct, or the self-check fails.
+    """
+    check_unwrapped(model, "configure_structured")
+    configs.check(model, config_list)
+    layers = configs.row_layers(model, config_list)
+    if not layers:
+        raise ConfigError(
+            "config_list selects no convolution or linear layer for output channels (granularity 'default' or "
+            "'out_channel', with a sparse_ratio): nothing to configure"
+        )
+    graph = ChannelGraph(model, dummy_input, layers)
+    uncovered = graph.uncovered(layers)
+    if uncovered:
+        raise ConfigError(
+            f"channels cannot be removed from {'; '.join(uncovered)}: put these layers into exclude_op_names, or "
+            "select all layers that share the channels"
+        )
+    group_of = {name: group for group in graph.groups for name in producers(group)}
+    _check_norms(graph)
+    if self_check:
+        _self_check(model, dummy_input, layers)
+    settings = _settings_by_layer(model, config_list, set(layers))
+    entries = _other_entries(model, config_list, set(layers))
+    seen: list[HostGroup] = []
+    for layer in layers:
+        group = group_of[layer]
+        _check_goals(layer, group, settings)
+        entry = {"op_names": [layer], **settings[layer]}
+        if len(producers(group)) > 1:
+            entry["dependency_group_id"] = f"channels of {group.channels.name}"
+        tied = next(iter(producers(group).values())).numel() // group.channels.num_units
+        if tied > 1:
+            entry["internal_metric_block"] = tied
+        entries.append(entry)
+        if group not in seen:
+            seen.append(group)
+            entries += _norm_entries(model, graph, group, layer, entries)
+    return StructuredConfig(entries, dummy_input)
+
+
+def _check_norms(graph: ChannelGraph) -> None:
+    for group in graph.groups:
+        if group.channels.norms:
+            names = [graph.names[site.module] for site in group.channels.norms]
+            raise UnsupportedModelError(
+                f"the channels of {', '.join(producers(group))} cross {', '.join(names)}, a layer or group norm, whose "
+                "statistics no mask in NNI's wrappers can correct: put these layers into exclude_op_names, or use "
+                "fairprune_plugin.torch_pruning, which corrects them"
+            )
+
+
+def _self_check(model: nn.Module, dummy_input: Any, layers: list[str]) -> None:
+    def rebuild() -> tuple[Any, list[HostGroup]]:
+        twin, inputs = copy.deepcopy((model, dummy_input))
+        randomise_norms(twin, torch.Generator().manual_seed(0))
+        graph = ChannelGraph(twin, inputs, layers)
+        return graph.host, graph.groups
+
+    try:
+        check(rebuild, lambda twin: outputs(twin, dummy_input))
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(str(error).replace("ignored_layers", "exclude_op_names")) from error
+
+
+def _settings_by_layer(
+    model: nn.Module, config_list: list[dict[str, Any]], layers: set[str]
+) -> dict[str, dict[str, Any]]:
+    """What each layer is asked for, without the selection; the first entry that configures a layer counts, as in NNI."""
+    out: dict[str, dict[str, Any]] = {}
+    for entry in trans_legacy_config_list(copy.deepcopy(config_list)):
+        modules, _, _ = select_modules_by_config(model, entry)
+        for name in modules:
+            if name in layers:
+                out.setdefault(name, {key: value for key, value in entry.items() if key not in _SELECTORS})
+    return out
+
+
+def _other_entries(model: nn.Module, config_list: list[dict[str, Any]], layers: set[str]) -> list[dict[str, Any]]:
+    """The selections without the layers that get entries of their own."""
+    out = []
+    for entry in trans_legacy_config_list(copy.deepcopy(config_list)):
+        modules, settings, _ = select_modules_by_config(model, entry)
+        rest = [name for name, _ in model.named_modules() if name in modules and name not in layers]
+        if rest:
+            out.append({"op_names": rest, **settings})
+    return out
+
+
+def _check_goals(layer: str, group: HostGroup, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    for other in producers(group):
+        if settings[other] != settings[layer]:
+            raise ConfigError(
+                f"{layer} and {other} lose channels together but are configured differently ({settings[layer]} and "
+                f"{settings[other]}): give them the same settings"
+            )
+
+
+def _norm_entries(
+    model: nn.Module, graph: ChannelGraph, group: HostGroup, layer: str, known: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Alignment of the batch norms whose channels are exactly those of the group, in the group's order."""
+    configured = {name for entry in known for name in entry["op_names"]}
+    rows = next(units for name, units in producers(group).items() if name == layer)
+    align = {"module_name": layer, "target_name": "weight", "dims": [0]}
+    out = []
+    for site in group.channels.carried:
+        name, _, key = site.name.rpartition(".")
+        module = model.get_submodule(name)
+        if key != "weight" or not isinstance(module, nn.modules.batchnorm._BatchNorm) or name in configured:
+            continue
+        if module.num_features != len(rows) or bool((unit_of_row(site) != rows).any()):
+            continue
+        targets = {key: {"align": dict(align)} for key in ("weight", "bias")}
+        out.append({"op_names": [name], "target_names": ["weight", "bias"], "target_settings": targets})
+    return out

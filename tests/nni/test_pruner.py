@@ -1,0 +1,410 @@
+"""The pruner's training: the engine's own, seen through NNI's wrappers and evaluator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from nni.compression import pruning
+from nni.compression.pruning.scheduled_pruner import ScheduledPruner
+from torch import Tensor, nn
+
+from fairprune_plugin import AccuracyParity, BiLevelConfig, DegradationParity, EqualOpportunity
+from fairprune_plugin.engine.bilevel import BiLevelEngine
+from fairprune_plugin.engine.scores import MaskScores
+from fairprune_plugin.engine.timetable import Timetable
+from fairprune_plugin.errors import ConfigError, TrainingStateError
+from fairprune_plugin.fairness.lagrangian import Lagrangian
+from fairprune_plugin.masks.element_budget import Member, hide_by_elements
+from fairprune_plugin.masks.groups import BlockGroup, BlockSite
+from fairprune_plugin.masks.masked_weights import MaskedWeights
+from fairprune_plugin.masks.saliency import group_magnitude
+from fairprune_plugin.nni import BiFPPruner, register, unregister
+from fairprune_plugin.nni.units import Units
+from nni_toys import batches, config, evaluator, group_of, mlp, training_step
+
+X = batches(1)[0][0]
+GRANULARITIES: dict[str, Any] = {
+    "rows": "default",
+    "unstructured": "unstructured",
+    "2:4": "2:4",
+    "columns": "in_channel",
+    "tiles": [4, 4],
+}
+
+
+def run(
+    model: nn.Module,
+    settings: dict[str, Any] | None = None,
+    *,
+    steps: int = 24,
+    dummy: Tensor | None = None,
+    watch: Any = None,
+    **options: Any,
+) -> tuple[BiFPPruner, dict[str, Any]]:
+    found = evaluator(model, watch=watch, dummy_input=dummy)
+    defaults: dict[str, Any] = {"constraint": EqualOpportunity(tolerance=0.02), "sensitive": group_of}
+    pruner = BiFPPruner(model, config(**settings or {}), found, 4, 16, **{**defaults, **options})
+    wrapped, masks = pruner.compress(steps, None)
+    assert wrapped is model
+    return pruner, masks
+
+
+def test_it_is_a_scheduled_pruner() -> None:
+    assert issubclass(BiFPPruner, ScheduledPruner)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES.values(), ids=GRANULARITIES)
+@pytest.mark.parametrize("dummy", [None, X], ids=["no graph", "graph"])
+def test_the_masks_reach_the_goal_and_survive_unwrapping(granularity: Any, dummy: Tensor | None) -> None:
+    model = mlp()
+    pruner, masks = run(model, {"granularity": granularity}, dummy=dummy)
+    model.eval()
+    outputs = model(X)
+    for name in ("0", "3"):
+        mask = masks[name]["weight"].expand_as(pruner._module_wrappers[name].weight)
+        assert mask.mean() == 0.5
+        assert set(mask.unique().tolist()) == {0.0, 1.0}
+        wrapper = pruner._module_wrappers[name]
+        assert torch.equal(wrapper.weight_mask, masks[name]["weight"])
+        assert (wrapper.weight[mask == 0] == 0).all()
+        assert wrapper.pruning_target_spaces["weight"].apply_method == "mul"
+    pruner.unwrap_model()
+    assert torch.equal(model(X), outputs)
+    assert not any(hasattr(module, "_nni_wrapper") for module in model.modules())
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES.values(), ids=GRANULARITIES)
+def test_the_forward_pass_is_that_of_nnis_own_product(granularity: Any) -> None:
+    """At every step: θ as the engine holds it, times the wrapper's mask, in a plain copy of the network."""
+    model, plain = mlp(), mlp()
+    seen = []
+
+    def watch(wrapped: nn.Module, step: int) -> None:
+        state = {}
+        for name, tensor in wrapped.state_dict().items():
+            state[name.replace("_nni_wrapper.", "")] = tensor
+        full = {id(p.parameter): p.full_values() for p in pruner.weights.parameters}
+        for name in ("0", "3"):
+            for key in ("weight", "bias"):
+                space = pruner._target_spaces[name][key]
+                state[f"{name}.{key}"] = full.get(id(space.target), space.target) * space.mask
+        plain.load_state_dict({key: value for key, value in state.items() if key in plain.state_dict()})
+        wrapped.eval()
+        plain.eval()
+        assert torch.allclose(wrapped(X), plain(X), atol=1e-6)
+        wrapped.train()
+        seen.append(float(pruner._target_spaces["0"]["weight"].mask.mean()))
+
+    pruner = BiFPPruner(model, config(granularity=granularity), evaluator(model, watch=watch), 4, 16)
+    pruner.compress(24, None)
+    assert seen[0] == 1
+    assert seen[-1] == 0.5
+    assert len(set(seen)) > 2
+
+
+def test_it_is_the_engines_own_training() -> None:
+    """The same run without NNI: a plain loop over the engine gives the same weights, mask and multipliers."""
+    constraint = AccuracyParity(tolerance=0.01)
+    settings = BiLevelConfig(weight_steps_per_mask_step=2)
+    wrapped = mlp()
+    only_weights = {"granularity": "unstructured", "target_names": ["weight"]}
+    pruner, masks = run(wrapped, only_weights, constraint=constraint, bilevel=settings)
+    pruner.unwrap_model()
+
+    model = mlp()
+    sites = [BlockSite(model[index].weight, str(index), (1, 1)) for index in (0, 3)]
+    weights = MaskedWeights(tuple(BlockGroup(site.name, site.parameter.numel(), (site,)) for site in sites))
+
+    def project(scores: Tensor, progress: float) -> Tensor:
+        keep = torch.ones(len(scores), dtype=torch.bool)
+        for units in (weights.of(0), weights.of(1)):
+            size = units.stop - units.start
+            hide_by_elements(keep, scores, [Member(units, 1, size - 1)], int(size * 0.5 * progress + 1e-6))
+        return keep
+
+    config_ = BiLevelConfig(weight_steps_per_mask_step=2, warmup=4 / 16, ramp_end=1.0)
+    scores = MaskScores(group_magnitude(weights), config_)
+    engine = BiLevelEngine(model, weights, Lagrangian(constraint), project, config_, scores)
+    engine.timetable = Timetable(config_, 16, ratio=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+    data = batches()
+    for step in range(24):
+        x, y, s = data[step % len(data)]
+        optimizer.zero_grad()
+        engine.loss(model(x), y, s).backward()
+        engine.after_backward()
+        optimizer.step()
+        engine.after_optimizer_step()
+
+    assert torch.equal(weights.keep, pruner.weights.keep)
+    for name in ("0", "3"):
+        assert torch.equal(masks[name]["weight"].bool(), (model.get_parameter(f"{name}.weight") != 0))
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(wrapped.get_parameter(name), parameter, atol=1e-6), name
+    ours, theirs = engine.lagrangian.trackers[0], pruner.lagrangian.trackers[0]
+    assert torch.equal(ours.counts.totals, theirs.counts.totals)
+
+
+@pytest.mark.parametrize("dummy", [None, X], ids=["rows", "consumers"])
+def test_sparsity_follows_the_schedule(dummy: Tensor | None) -> None:
+    model = mlp()
+    seen = []
+    pruner = BiFPPruner(
+        model,
+        config(),
+        evaluator(model, dummy_input=dummy, watch=lambda *_: seen.append(int((~pruner.weights.keep).sum()))),
+        4,
+        16,
+        bilevel=BiLevelConfig(schedule="linear", weight_steps_per_mask_step=0, joint=True),
+    )
+    pruner.compress(20, None)
+    due = [min(max(step - 4, 0) / 12, 1) for step in range(1, 21)]
+    assert seen == [2 * int(8 * share + 1e-6) for share in due]
+
+
+def test_with_a_graph_the_consumers_are_masked_and_hidden_channels_can_return() -> None:
+    pruner, masks = run(mlp(), dummy=X)
+    assert all(unit_set.inside for unit_set in pruner.units.sets)
+    fc = pruner.bound_model.get_parameter("6.weight")
+    assert torch.equal((fc == 0).all(0), masks["3"]["weight"].reshape(16, -1)[:, 0] == 0)
+    assert (pruner.engine.scores.value() > 0).all()  # rows behind a ReLU of zero would score nothing
+
+
+def test_the_constraint_acts() -> None:
+    """The same training with and without: multipliers move, and the gap of the training batches shrinks."""
+
+    def gap(model: nn.Module) -> float:
+        model.eval()
+        rates = []
+        for group in (0, 1):
+            hits = [(model(x).argmax(1)[(s == group) & (y == 1)]).float() for x, y, s in batches()]
+            rates.append(float(torch.cat(hits).mean()))
+        return abs(rates[0] - rates[1])
+
+    free, fair = mlp(4), mlp(4)
+    run(free, {"granularity": "unstructured"}, steps=150, constraint=None)
+    pruner, _ = run(
+        fair,
+        {"granularity": "unstructured"},
+        steps=150,
+        constraint=EqualOpportunity(tolerance=0.0),
+        multipliers={"lr": 0.5},
+    )
+    assert gap(fair) < gap(free)
+    assert (
+        float(pruner.lagrangian.trackers[0].strict_violation(pruner.lagrangian.trackers[0].counts, "train").max()) < 0.2
+    )
+
+
+@pytest.mark.parametrize("form", ["dict", "tuple"])
+def test_a_step_may_return_more_than_the_loss(form: str) -> None:
+    def step(batch: Any, model: nn.Module) -> Any:
+        loss = training_step(batch, model)
+        return {"loss": loss, "more": 1} if form == "dict" else (loss, 1)
+
+    model = mlp()
+    pruner = BiFPPruner(
+        model, config(), evaluator(model, step=step), 2, 6, constraint=EqualOpportunity(0.02), sensitive=group_of
+    )
+    pruner.compress(8, None)
+    assert pruner.engine.step_index == 8
+
+
+def test_batches_may_be_dicts_and_outputs_objects() -> None:
+    class Output:
+        def __init__(self, logits: Tensor) -> None:
+            self.logits = logits
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = mlp()
+
+        def forward(self, x: Tensor) -> Output:
+            return Output(self.body(x))
+
+    def step(batch: dict[str, Tensor], model: nn.Module) -> Tensor:
+        return nn.functional.cross_entropy(model(batch["x"]).logits, batch["labels"])
+
+    model = Model()
+    data = [{"x": x, "labels": y, "group": s} for x, y, s in batches()]
+    names = [{"op_names": ["body.0"], "sparse_ratio": 0.5}]
+    pruner = BiFPPruner(
+        model,
+        names,
+        evaluator(model, data, step=step),
+        2,
+        6,
+        constraint=EqualOpportunity(0.02),
+        sensitive=lambda batch: batch["group"],
+    )
+    pruner.compress(8, None)
+    assert float(pruner.lagrangian.trackers[0].counts.totals.sum()) > 0
+
+
+def test_an_optimizer_with_a_closure() -> None:
+    """Loss and gradient inside ``optimizer.step``: the same training."""
+
+    def training_func(model: nn.Module, optimizer: Any, step: Any, *_: Any) -> None:
+        data = batches()
+        for index in range(24):
+
+            def closure(index: int = index) -> Tensor:
+                batch = data[index % len(data)]
+                optimizer.zero_grad()
+                loss: Tensor = step(batch, model)
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+
+    usual, other = mlp(), mlp()
+    expected, _ = run(usual)
+    found = evaluator(other)
+    found.training_func = training_func
+    pruner = BiFPPruner(other, config(), found, 4, 16, constraint=EqualOpportunity(tolerance=0.02), sensitive=group_of)
+    pruner.compress(24, None)
+    assert torch.equal(pruner.weights.keep, expected.weights.keep)
+    for a, b in zip(usual.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_shares_of_the_run_place_the_schedule_by_default() -> None:
+    model = mlp()
+    pruner = BiFPPruner(model, config(), evaluator(model), bilevel={"warmup": 0.1, "ramp_end": 0.5})
+    pruner.compress(40, None)
+    assert pruner.engine.timetable.ramp_begin == 4
+    assert pruner.engine.timetable.ramp_end == 20
+
+
+def test_epochs_instead_of_steps() -> None:
+    model = mlp()
+    pruner = BiFPPruner(model, config(), evaluator(model), 2, 10)
+    _, masks = pruner.compress(None, 4)
+    assert masks["0"]["weight"].mean() == 0.5
+
+
+def test_evaluation_inside_the_training_function_counts_nothing() -> None:
+    def step(batch: Any, model: nn.Module) -> Tensor:
+        with torch.no_grad():
+            model(batch[0])
+        return training_step(batch, model)
+
+    model = mlp()
+    pruner = BiFPPruner(
+        model,
+        config(),
+        evaluator(model, step=step, watch=lambda m, _: m(X).sum() if not torch.is_grad_enabled() else None),
+        2,
+        6,
+        constraint=AccuracyParity(0.1),
+        sensitive=group_of,
+    )
+    pruner.compress(8, None)
+    assert float(pruner.lagrangian.trackers[0].counts.totals.sum()) <= 8 * 32
+
+
+def test_a_frozen_wrapper_keeps_its_mask() -> None:
+    model = mlp()
+    pruner = BiFPPruner(model, config(), evaluator(model), 2, 6)
+    pruner.unwrap_model()
+    pruner._module_wrappers["0"].freeze()
+    units = Units(model, pruner._module_wrappers, pruner._target_spaces)
+    assert {key[0] for key in units.keys} == {"3"}
+
+
+def test_held_out_data_move_the_multipliers() -> None:
+    """Training batches without a gap, held-out ones with a wide one: λ rises only if the held-out ones drive it."""
+    fair = [(x, (x[:, 0] > 0).long(), s) for x, _, s in batches()]
+    wide = [(x * 0 + (s * y).reshape(-1, 1), y, s) for x, y, s in batches(seed=1)]
+    reached = {}
+    for name, loader in (("train", None), ("validation", wide)):
+        model = mlp()
+        pruner = BiFPPruner(
+            model,
+            config(),
+            evaluator(model, fair),
+            4,
+            16,
+            constraint=AccuracyParity(tolerance=0.2),
+            sensitive=group_of,
+            validation=loader,
+        )
+        pruner.compress(40, None)
+        assert pruner.lagrangian.driver == name
+        reached[name] = float(pruner.lagrangian.trackers[0].multipliers.value.max())
+    assert reached["validation"] > 2 * reached["train"]
+
+
+def test_degradation_parity_compares_with_the_dense_model() -> None:
+    model = mlp()
+    pruner = BiFPPruner(
+        model, config(), evaluator(model), 4, 16, constraint=DegradationParity(0.05), sensitive=group_of
+    )
+    dense = pruner.measure_dense(batches())
+    assert dense.accuracy == pytest.approx(pruner.evaluate(batches(), split="train").accuracy)
+    pruner.compress(24, None)
+    assert len(pruner.evaluate(batches(), split="train").verdicts) == 1
+    with pytest.raises(TrainingStateError, match="not the dense one any more"):
+        pruner.measure_dense(batches())
+
+
+def test_degradation_parity_without_the_dense_rates() -> None:
+    model = mlp()
+    pruner = BiFPPruner(
+        model, config(), evaluator(model), 4, 16, constraint=DegradationParity(0.05), sensitive=group_of
+    )
+    with pytest.raises(TrainingStateError, match="measure_dense"):
+        pruner.compress(24, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"validation": iter([])}, "again and again"), ({"validation": [], "dual_every": 0}, "dual_every")],
+)
+def test_unusable_validation(options: Any, words: str) -> None:
+    model = mlp()
+    with pytest.raises(ConfigError, match=words):
+        BiFPPruner(model, config(), evaluator(model), 4, 16, **options)
+
+
+def test_accumulated_gradients_are_one_step() -> None:
+    """Two backward passes per optimizer step: as many alternations as optimizer steps, and the sum of the gradients."""
+
+    def accumulating(model: nn.Module, optimizer: Any, step: Any, *_: Any) -> None:
+        for _index in range(12):
+            optimizer.zero_grad()
+            for x, y, s in batches(1):
+                for half in (slice(0, 16), slice(16, 32)):
+                    (step((x[half], y[half], s[half]), model) / 2).backward()
+            optimizer.step()
+
+    def whole(model: nn.Module, optimizer: Any, step: Any, *_: Any) -> None:
+        for _index in range(12):
+            optimizer.zero_grad()
+            step(batches(1)[0], model).backward()
+            optimizer.step()
+
+    found = {}
+    for name, function in (("accumulating", accumulating), ("whole", whole)):
+        model = mlp()
+        for index in (1, 4):
+            model[index] = nn.Identity()  # a batch norm would see other batches
+        pruner = BiFPPruner(model, config(granularity="unstructured"), evaluator(model), 2, 8)
+        pruner.evaluator.training_func = function
+        pruner.compress(12, None)
+        assert pruner.engine.step_index == 12
+        found[name] = (pruner.weights.keep, model[6].weight.detach())
+    assert torch.equal(found["accumulating"][0], found["whole"][0])
+    assert torch.allclose(found["accumulating"][1], found["whole"][1], atol=1e-5)
+
+
+def test_the_name_inside_nni() -> None:
+    register()
+    register()
+    assert pruning.BiFPPruner is BiFPPruner
+    unregister()
+    unregister()
+    assert not hasattr(pruning, "BiFPPruner")
