@@ -30,3 +30,14 @@ class BufferGuard:
     def restore(self) -> None:
         for buffer, saved in zip(self._model.buffers(), self._saved, strict=True):
             buffer.copy_(saved)
+
+    def state(self) -> list[Tensor]:
+        """What is remembered."""
+        return [saved.clone() for saved in self._saved]
+
+    def set_state(self, state: list[Tensor]) -> None:
+        """Remembers what :meth:`state` gave."""
+        self._saved = [
+            saved.to(device=buffer.device, copy=True)
+            for saved, buffer in zip(state, self._model.buffers(), strict=True)
+        ]
