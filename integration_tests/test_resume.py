@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,9 @@ from torch.utils.data import DataLoader
 
 import fairprune_plugin
 import resumable_run
+from driving import SmallMLP, example_of
 from fairprune_plugin.errors import ConfigError, FairPruneWarning, NonFiniteError, TrainingStateError
+from fairprune_plugin.torch_pruning import BiFPPruner
 from resumable_run import STEPS, data, facts, train
 
 
@@ -309,3 +312,35 @@ def test_checkpoint_every_must_be_a_number_of_steps(every: Any, tmp_path: Path) 
 def test_checkpoint_every_without_a_folder_is_refused() -> None:
     with pytest.raises(ConfigError, match="without checkpoint_dir"):
         train(None, checkpoint_every=3)
+
+
+# ---- the page about it -------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[1] / "docs" / "resume.md"
+
+
+def names() -> dict[str, Any]:
+    """What the page calls the user's own things."""
+    model = SmallMLP()
+    pruner = BiFPPruner(model, example_of(model), ignored_layers=[model.head], pruning_ratio=0.5, total_steps=15)
+    loader = DataLoader(data(96, 0), batch_size=32, shuffle=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    mine = {"torch": torch, "Net": SmallMLP, "example_inputs": example_of(model), "train_loader": loader}
+    return {**mine, "model": model, "pruner": pruner, "optimizer": optimizer, "val_loader": loader}
+
+
+def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit, save, load, pruned, pickled = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    loop = names()
+    exec(save, loop)
+    again = names()
+    exec(load, again)
+    assert_equal(dict(again["model"].state_dict()), dict(loop["model"].state_dict()))
+    whole = names()
+    exec(fit, whole)
+    smaller = whole["result"].model
+    for block in (pruned, pickled):
+        exec(block, whole)
+        assert_equal(dict(whole["model"].state_dict()), dict(smaller.state_dict()))
+    assert whole["model"].fc1.out_features == 8

@@ -62,6 +62,8 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="checkpoint_dir as a folder"):
         CheckpointFolder(tmp_path / "file")
+    with pytest.raises(ConfigError, match="checkpoint_dir as a folder"):
+        CheckpointFolder(7)  # type: ignore[arg-type]
 
 
 def test_what_a_dead_process_left_unfinished_goes(tmp_path: Path) -> None:

@@ -34,10 +34,10 @@ class CheckpointFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
         try:
+            self.path = Path(path)
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, TypeError) as error:
             raise ConfigError(f"expected checkpoint_dir as a folder that exists or can be made: {error}") from error
         for leftover in self.path.glob(f"checkpoint-*.pt{UNFINISHED}"):  # a process died while it wrote this one
             leftover.unlink(missing_ok=True)
