@@ -262,6 +262,17 @@ def test_a_checkpoint_of_another_run_is_not_taken(
         assert_equal(facts(*train(folder, seed=5, checkpoint_every=40)), uninterrupted)
 
 
+@pytest.mark.parametrize("part", ["settings", "pruner", "model", "stream", "random"])
+def test_a_checkpoint_with_a_part_missing_is_not_taken(stopped: dict[str, bytes], tmp_path: Path, part: str) -> None:
+    restored(stopped, tmp_path)
+    newest = tmp_path / "checkpoint-00000020.pt"
+    state = torch.load(newest, weights_only=True)
+    del state[part]
+    torch.save(state, newest)
+    with pytest.warns(FairPruneWarning, match=r"checkpoint-00000016\.pt.*is damaged"), pytest.raises(Stopped):
+        train(tmp_path, forward=stop_after(1, fail))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -34,7 +34,7 @@ class Folds:
         if not isinstance(k, int) or isinstance(k, bool) or k < 2:
             raise ConfigError(f"expected at least two folds, got {k!r}")
         self._loader = loader
-        self.k = k
+        self._k = k
         if isinstance(loader, DataLoader):
             plain = isinstance(loader.sampler, RandomSampler | SequentialSampler) and loader.batch_size is not None
             if not plain or isinstance(loader.dataset, IterableDataset):
@@ -53,22 +53,27 @@ class Folds:
                 "method fold(k, i), or a validation loader"
             )
 
+    @property
+    def k(self) -> int:
+        """Number of parts."""
+        return self._k
+
     def of_pass(self, number: int) -> tuple[Iterable[Any], Iterable[Any]]:
         """``(training batches, held-out batches)`` of a pass over the data, 0, 1, 2, …"""
-        return self.split(number % self.k)
+        return self.split(number % self._k)
 
     def split(self, fold: int) -> tuple[Iterable[Any], Iterable[Any]]:
         """Batches without and of a part; which sample is in which part is fixed."""
         if isinstance(self._loader, DataLoader):
             samples = len(self._loader.dataset)  # type: ignore[arg-type]
             order = torch.randperm(samples, generator=torch.Generator().manual_seed(0))
-            part = torch.arange(samples) % self.k == fold
+            part = torch.arange(samples) % self._k == fold
             return self._sub_loader(order[~part]), self._sub_loader(order[part], held_out=True)
         if isinstance(self._loader, Foldable):
-            return self._loader.fold(self.k, fold)
+            return self._loader.fold(self._k, fold)
         assert isinstance(self._loader, Sequence)
-        rest = [batch for i, batch in enumerate(self._loader) if i % self.k != fold]
-        return rest, list(self._loader[fold :: self.k])
+        rest = [batch for i, batch in enumerate(self._loader) if i % self._k != fold]
+        return rest, list(self._loader[fold :: self._k])
 
     def _sub_loader(self, index: torch.Tensor, *, held_out: bool = False) -> DataLoader[Any]:
         loader = self._loader

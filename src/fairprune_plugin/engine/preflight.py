@@ -45,8 +45,8 @@ def driver_of(options: FitOptions, validation: Iterable[Any] | None) -> str:
     driver = options.driver or (VALIDATION if validation is not None else TRAIN)
     if driver not in DRIVERS or (driver in (VALIDATION, BOTH) and validation is None):
         raise ConfigError(
-            f"expected the multipliers' driver as one of {', '.join(DRIVERS)}, the first two with a validation loader only; "
-            f"got {driver!r} {'without' if validation is None else 'with'} one"
+            f"expected the multipliers' driver as one of {', '.join(DRIVERS)}, the first two with a validation loader "
+            f"only; got {driver!r} {'without' if validation is None else 'with'} one"
         )
     return driver
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, TrainingStateError
+from .damage import refusing_damage
 from .evaluation_state import row_from, snapshot_from, snapshot_state
 from .preflight import length
 from .randomness import generator_states, random_state, set_generator_states, set_random_state
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from .fit import Run
 
 FORMAT = "fairprune_plugin run 1"
+KEYS = (
+    *("pruner", "model", "optimizer", "lr_scheduler", "snapshot", "history", "loss_mean", "evaluation_passes"),
+    *("batches", "mask_batches", "stream", "generators", "random"),
+)
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -73,10 +78,18 @@ def check_run_state(run: Run, state: dict[str, Any]) -> None:
     """
     if state.get("format") != FORMAT:
         raise TrainingStateError(f"expected a checkpoint of fit ({FORMAT!r}), got {state.get('format')!r}")
+    with refusing_damage("run"):
+        _check(run, state)
+
+
+def _check(run: Run, state: dict[str, Any]) -> None:
     saved, own = state["settings"], settings_of(run)
     other = [f"{key} was {saved.get(key)!r} and is {own[key]!r}" for key in own if saved.get(key) != own[key]]
     if other:
         raise ConfigError(f"written by a run with other settings: {'; '.join(other)}")
+    missing = [key for key in KEYS if key not in state]
+    if missing:
+        raise KeyError(", ".join(missing))
     run.host.check_state(state["pruner"])
     held = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
     holds = [len(group["params"]) for group in run.optimizer.param_groups]

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from ..engine.damage import refusing_damage
 from ..engine.evaluation_state import dense_record_from, dense_record_state
 from ..engine.scores import MaskScores
-from ..errors import ConfigError, FairPruneError, TrainingStateError
+from ..errors import ConfigError, TrainingStateError
 from ..fairness.groups import Attribute, Groups
 from ..fairness.lagrangian import Lagrangian
 from ..masks.masked_weights import MaskedWeights
@@ -103,10 +103,11 @@ class Resumable:
                 f"expected the state of a pruner, from pruner.state_dict() ({FORMAT!r}), got {what!r}: load what "
                 "state_dict() returned"
             )
-        _check_model(state["shapes"], self.dense_shapes)
-        _check_settings(state, self)
-        _refuse_failures(_check_rounds, state, self)
-        _refuse_failures(_check_engine, state, self)
+        with refusing_damage("pruner"):
+            _check_model(state["shapes"], self.dense_shapes)
+            _check_settings(state, self)
+            _check_rounds(state, self)
+            _check_engine(state, self)
 
 
 def shapes_of(model: nn.Module) -> dict[str, list[int]]:
@@ -168,18 +169,6 @@ def _check_settings(state: dict[str, Any], pruner: Any) -> None:
         raise ConfigError(
             f"the state is of a pruner with other settings: {'; '.join(other)}. Build the pruner as it was built then"
         )
-
-
-def _refuse_failures(check: Callable[[dict[str, Any], Any], None], state: dict[str, Any], pruner: Any) -> None:
-    """A state with a part missing or of another type makes a check stumble; that is a refusal as well."""
-    try:
-        check(state, pruner)
-    except FairPruneError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
-        raise TrainingStateError(
-            f"the state of the pruner is damaged ({type(error).__name__}: {error}): load an undamaged copy"
-        ) from error
 
 
 def _check_rounds(state: dict[str, Any], pruner: Any) -> None:
