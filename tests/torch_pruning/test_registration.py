@@ -49,7 +49,14 @@ def test_the_host_finds_what_was_registered() -> None:
 
 
 def test_the_public_names() -> None:
-    assert sorted(plugin.__all__) == ["BiFPImportance", "BiFPPruner", "register", "unregister"]
+    assert sorted(plugin.__all__) == [
+        "BiFPImportance",
+        "BiFPPruner",
+        "load_pruned",
+        "register",
+        "save_pruned",
+        "unregister",
+    ]
     assert all(hasattr(plugin, name) for name in plugin.__all__)
 
 

@@ -203,6 +203,7 @@ class BiLevelEngine:
             "held": [None if p.held is None else p.held.clone() for p in self.weights.parameters],
             "scores": self.scores.state_dict(),
             "lagrangian": self.lagrangian.state_dict(),
+            "buffers": self._guard.state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -212,3 +213,6 @@ class BiLevelEngine:
         self.norms.refresh()
         self.scores.load_state_dict(state["scores"])
         self.lagrangian.load_state_dict(state["lagrangian"])
+        # Whether the model's own state was loaded before or comes after: a bad batch must find the right ones.
+        self._guard.set_state(state["buffers"])
+        self._awaiting_backward = False

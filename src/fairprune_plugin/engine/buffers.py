@@ -31,6 +31,16 @@ class BufferGuard:
         for buffer, saved in zip(self._live(), self._saved, strict=True):
             buffer.copy_(saved)
 
+    def state(self) -> list[Tensor]:
+        """What is remembered."""
+        return [saved.clone() for saved in self._saved]
+
+    def set_state(self, state: list[Tensor]) -> None:
+        """Remembers what :meth:`state` gave."""
+        self._saved = [
+            saved.to(device=buffer.device, copy=True) for saved, buffer in zip(state, self._live(), strict=True)
+        ]
+
     def _live(self) -> list[Tensor]:
         """Buffers that are state; NNI's wrappers also register as buffers the weights they compute in each forward."""
         return [buffer for buffer in self._model.buffers() if buffer.is_leaf]

@@ -3,67 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..errors import ConfigError, DataError, NonFiniteError, TrainingStateError
+from ..errors import NonFiniteError, TrainingStateError
 from ..fairness.evaluation import Evaluation
-from ..fairness.lagrangian import TRAIN, VALIDATION, Lagrangian
-from .batches import Batch, Forward, read_batch
-from .bilevel import BiLevelEngine
+from ..fairness.lagrangian import TRAIN, VALIDATION
+from .batch_stream import BatchStream
+from .batches import Batch, read_batch
 from .census import check_loader
+from .checkpoint import CheckpointFolder
 from .evaluate import evaluate, mode, recalibrate_batch_norm
 from .folds import Folds
+from .interrupt import deferred_interrupt
 from .message import message
-from .preflight import check_optimizer, check_walkable, length, planned_steps
+from .preflight import BOTH, FOLDS, check_optimizer, check_options, check_walkable, driver_of, length, planned_steps
 from .result import FitResult, HistoryRow, Size
-from .snapshots import SELECTIONS, BestSnapshot, rank
-from .validation_stream import ValidationStream, endless
-
-BOTH = "both"
-FOLDS = "folds"
-DRIVERS = (BOTH, VALIDATION, TRAIN, FOLDS)
-
-OnEvaluation = Callable[[HistoryRow], None]
-
-
-class Host(Protocol):
-    """What the run needs of a host's pruner."""
-
-    model: nn.Module
-    engine: BiLevelEngine
-    lagrangian: Lagrangian
-    total_steps: int | None
-    dense_record: tuple[Evaluation, Size] | None
-
-    def plan(self, total_steps: int) -> None: ...
-    def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None) -> Tensor: ...
-    def regularize(self, model: nn.Module) -> None: ...
-    def remove_round(self) -> None: ...
-    def rounds_left(self) -> int: ...
-    def rebuild_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer: ...
-    def size(self) -> Size: ...
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Settings of a run; see ``BiFPPruner.fit`` for their meaning."""
-
-    epochs: int | None
-    validate_every: int | None
-    dual_every: int
-    recalibration_batches: int
-    progress: bool
-    forward: Forward
-    on_evaluation: OnEvaluation | None
-    select_by: str
-    driver: str | None
-    folds: int
+from .run_options import FitOptions, Host
+from .run_state import check_run_state, load_run_state, run_state
+from .snapshots import BestSnapshot, rank
+from .validation_stream import ValidationStream
 
 
 class Run:
@@ -89,39 +51,53 @@ class Run:
         lr_scheduler: Any,
         options: FitOptions,
     ) -> None:
+        check_options(options)
         self.host = host
         self.train = train
         self.optimizer = optimizer
         self.validation = validation
         self.mask_loader = mask_loader
-        self.mask_batches = endless(mask_loader, "mask") if mask_loader is not None else None
+        self.mask_batches = BatchStream.over(mask_loader, "mask") if mask_loader is not None else None
         self.lr_scheduler = lr_scheduler
         self.options = options
         self.total = planned_steps(host.total_steps, options.epochs, train)
+        self.every = options.validate_every or max(1, self.total // 20)
         self.history: list[HistoryRow] = []
-        if options.select_by not in SELECTIONS:
-            raise ConfigError(f"unknown select_by {options.select_by!r}: choose one of {', '.join(SELECTIONS)}")
-        driver = options.driver or (BOTH if validation is not None else TRAIN)
-        if driver not in DRIVERS or (driver in (VALIDATION, BOTH) and validation is None):
-            raise ConfigError(
-                f"expected the multipliers' driver as one of {', '.join(DRIVERS)}, the first two with a validation loader "
-                f"only; got {driver!r} {'without' if validation is None else 'with'} one"
-            )
-        self.driver = driver
-        self.folds = Folds(train, options.folds) if driver == FOLDS else None
+        self.driver = driver_of(options, validation)
+        self.folds = Folds(train, options.folds) if self.driver == FOLDS else None
         self.snapshots = BestSnapshot(options.select_by)
         self.evaluation_passes = 0
         self.stream: ValidationStream | None = None
-        self._loss_mean = math.nan
+        if self.folds is None:
+            self.batches = BatchStream.over(train, TRAIN)
+        else:
+            self.batches = BatchStream.beside_folds(self.folds, self._hold_out)
+        self.loss_mean = math.nan
+        self.checkpoints: CheckpointFolder | None = None
 
     def execute(self) -> FitResult:
         """Trains, removes, recalibrates, judges."""
         host = self.host
         host.plan(self.total)
-        every = self.options.validate_every or max(1, self.total // 20)
         for name, loader in (("validation", self.validation), ("mask", self.mask_loader)):
             check_walkable(loader, name)
         check_optimizer(self.optimizer, self.lr_scheduler, host.model)
+        self._drive_multipliers()
+        if not self._resumed():
+            self._prepare()
+        assert host.dense_record is not None
+        before, dense = host.dense_record  # of the first call, if an interrupted run is continued
+        done, quiet = host.engine.step_index, not self.options.progress
+        with (
+            tqdm(total=self.total, initial=done, desc="BiFP", unit="step", disable=quiet, dynamic_ncols=True) as bar,
+            mode(host.model, training=True),
+        ):
+            self._train(bar)
+        return self._finish(before, dense)
+
+    def _prepare(self) -> None:
+        """Looks at the data and at the dense model, before the first step."""
+        host = self.host
         check_loader(self.train, host.model, host.lagrangian, split=TRAIN, limit=self.total)
         if self.validation is not None:
             check_loader(self.validation, host.model, host.lagrangian, split=VALIDATION)
@@ -132,26 +108,43 @@ class Run:
                 f"fit() starts from the dense model, but {host.engine.step_index} training steps were taken already in a "
                 "loop of your own: finish that loop, or build a new pruner on a dense model"
             )
-        before, dense = host.dense_record  # of the first call, if an interrupted run is continued
-        self._drive_multipliers()
-        bar = tqdm(
-            total=self.total,
-            desc="BiFP",
-            unit="step",
-            disable=not self.options.progress,
-            dynamic_ncols=True,
-        )
-        with bar, mode(host.model, training=True):
+        self._write_checkpoint()
+
+    def _resumed(self) -> bool:
+        """Whether there was a checkpoint to go on from."""
+        if self.options.checkpoint_dir is None:
+            return False
+        self.checkpoints = CheckpointFolder(self.options.checkpoint_dir)
+        state = self.checkpoints.newest(lambda state: check_run_state(self, state))
+        if state is None:
+            return False
+        load_run_state(self, state)
+        return True
+
+    def _train(self, bar: Any) -> None:
+        """All steps that are left. With a checkpoint folder, Ctrl-C waits for the end of a step and
+        then interrupts."""
+        engine = self.host.engine
+        with deferred_interrupt(self.checkpoints is not None) as interrupt:
             for batch in self._training_batches():
                 self._train_step(batch)
                 bar.update()
-                if host.engine.finished and host.rounds_left() > 1:
+                if engine.finished and self.host.rounds_left() > 1:
                     self._between_rounds()
-                if (host.engine.step_index % every == 0 or host.engine.step_index == self.total) and (
-                    self.validation is not None
-                ):
+                last = engine.step_index == self.total
+                if self.validation is not None and (engine.step_index % self.every == 0 or last):
                     bar.set_postfix(self._validate())
-        return self._finish(before, dense)
+                often = self.options.checkpoint_every or self.every
+                if interrupt.requested or last or engine.step_index % often == 0:
+                    self._write_checkpoint()
+                if interrupt.requested:
+                    return
+
+    def _write_checkpoint(self) -> None:
+        """Not of weights gone bad (the next loss will say so): the last good checkpoint is worth more."""
+        good = all(bool(torch.isfinite(p).all()) for p in self.host.model.parameters())
+        if self.checkpoints is not None and good:
+            self.checkpoints.save(run_state(self), self.host.engine.step_index)
 
     def _drive_multipliers(self) -> None:
         """By validation data, by held-out folds, or (nothing to do) by training counts."""
@@ -169,26 +162,16 @@ class Run:
             and_training=self.driver == BOTH,
         )
 
+    def _hold_out(self, batches: Iterable[Any]) -> None:
+        if self.stream is not None:
+            self.stream.switch(batches)
+
     def _training_batches(self) -> Iterator[Batch]:
         engine = self.host.engine
-        batches = endless(self.train, TRAIN) if self.folds is None else self._all_but_a_fold(self.folds)
         while engine.step_index < self.total:
             separate = self.mask_batches is not None and engine.timetable.learns_mask(engine.phase_step)
-            source = self.mask_batches if separate and self.mask_batches is not None else batches
+            source = self.mask_batches if separate and self.mask_batches is not None else self.batches
             yield read_batch(next(source), self.host.model)
-
-    def _all_but_a_fold(self, folds: Folds) -> Iterator[Any]:
-        for training, held_out in folds.passes():
-            if self.stream is not None:
-                self.stream.switch(held_out)
-            batch = None
-            for batch in training:
-                yield batch
-            if batch is None:
-                raise DataError(
-                    f"no training batch is left beside the held-out fold of {self.options.folds}: use fewer folds, a "
-                    "smaller batch_size, or drop_last=False"
-                )
 
     def _train_step(self, batch: Batch) -> None:
         host = self.host
@@ -204,7 +187,7 @@ class Run:
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
         value = float(loss.detach())
-        self._loss_mean = value if math.isnan(self._loss_mean) else 0.95 * self._loss_mean + 0.05 * value
+        self.loss_mean = value if math.isnan(self.loss_mean) else 0.95 * self.loss_mean + 0.05 * value
         if self.stream is not None and host.engine.step_index % self.options.dual_every == 0:
             self.stream.dual_step(host.model, host.lagrangian)
             self.evaluation_passes += 1
@@ -217,7 +200,7 @@ class Run:
         row = HistoryRow(
             step=engine.step_index,
             progress=engine.progress(),
-            loss=self._loss_mean,
+            loss=self.loss_mean,
             accuracy=evaluation.accuracy,
             gaps=tuple(verdict.gap for verdict in evaluation.verdicts),
             multipliers=tuple(
@@ -243,6 +226,10 @@ class Run:
 
     def _between_rounds(self) -> None:
         self.host.remove_round()
+        self.renew_optimizer()
+
+    def renew_optimizer(self) -> None:
+        """Channels were removed: an optimizer of the smaller parameters, and the scheduler moves it."""
         self.optimizer = self.host.rebuild_optimizer(self.optimizer)
         if self.lr_scheduler is not None:
             for scheduler in (self.lr_scheduler, *getattr(self.lr_scheduler, "_schedulers", ())):
@@ -267,6 +254,7 @@ class Run:
         return FitResult(
             model=host.model,
             optimizer=optimizer,
+            removal=host.removal_record(),
             before=before,
             after=after,
             dense=dense,
@@ -316,7 +304,7 @@ class Run:
         return evaluate(self.host.model, loader, self.host.lagrangian, split=split, forward=self.options.forward)
 
 
-def _largest(gaps: Tensor) -> float:
+def _largest(gaps: torch.Tensor) -> float:
     """NaN only if all are."""
     known = gaps[~torch.isnan(gaps)]
     return float(known.max()) if len(known) else math.nan

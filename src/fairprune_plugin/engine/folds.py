@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -53,10 +52,14 @@ class Folds:
                 "method fold(k, i), or a validation loader"
             )
 
-    def passes(self) -> Iterator[tuple[Iterable[Any], Iterable[Any]]]:
-        """``(training batches, held-out batches)`` of each pass over the data, endlessly."""
-        for number in count():
-            yield self.split(number % self._k)
+    @property
+    def k(self) -> int:
+        """Number of parts."""
+        return self._k
+
+    def of_pass(self, number: int) -> tuple[Iterable[Any], Iterable[Any]]:
+        """``(training batches, held-out batches)`` of a pass over the data, 0, 1, 2, …"""
+        return self.split(number % self._k)
 
     def split(self, fold: int) -> tuple[Iterable[Any], Iterable[Any]]:
         """Batches without and of a part; which sample is in which part is fixed."""

@@ -9,6 +9,46 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, DataError
+from ..fairness.lagrangian import TRAIN, VALIDATION
+from .run_options import FitOptions
+from .snapshots import SELECTIONS
+
+BOTH = "both"
+FOLDS = "folds"
+DRIVERS = (BOTH, VALIDATION, TRAIN, FOLDS)
+
+
+def check_options(options: FitOptions) -> None:
+    """Refuses settings of ``fit`` that mean nothing.
+
+    Raises:
+        ConfigError: Saying which.
+    """
+    for name in ("validate_every", "dual_every", "checkpoint_every"):
+        value = getattr(options, name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ConfigError(f"expected {name} as a positive whole number of steps, got {value!r}")
+    if options.select_by not in SELECTIONS:
+        raise ConfigError(f"unknown select_by {options.select_by!r}: choose one of {', '.join(SELECTIONS)}")
+    if options.checkpoint_every is not None and options.checkpoint_dir is None:
+        raise ConfigError(
+            f"checkpoint_every={options.checkpoint_every} has no effect without checkpoint_dir: say where checkpoints go"
+        )
+
+
+def driver_of(options: FitOptions, validation: Iterable[Any] | None) -> str:
+    """Which data move the multipliers.
+
+    Raises:
+        ConfigError: For an unknown name, or one that needs a validation loader when there is none.
+    """
+    driver = options.driver or (BOTH if validation is not None else TRAIN)
+    if driver not in DRIVERS or (driver in (VALIDATION, BOTH) and validation is None):
+        raise ConfigError(
+            f"expected the multipliers' driver as one of {', '.join(DRIVERS)}, the first two with a validation loader "
+            f"only; got {driver!r} {'without' if validation is None else 'with'} one"
+        )
+    return driver
 
 
 def check_walkable(loader: Iterable[Any] | None, name: str) -> None:

@@ -65,6 +65,7 @@ class FitResult:
             is the nearest one found and ``message`` says so.
         message: One sentence for the user.
         history: One row per evaluation.
+        removal: How the host made the model smaller, in plain values: what :func:`~..torch_pruning.save_pruned` needs.
         passes: Forward-backward passes of training, mask steps included.
         evaluation_passes: Forward passes over validation batches.
     """
@@ -80,9 +81,10 @@ class FitResult:
     history: list[HistoryRow] = field(default_factory=list)
     passes: int = 0
     evaluation_passes: int = 0
+    removal: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the model and the optimizer, JSON-safe."""
+        """Everything but the model, the optimizer and the record of removal, JSON-safe."""
         return {
             "feasible": self.feasible,
             "message": self.message,

@@ -6,15 +6,15 @@ every few steps, summed up in running counts as long as the split, costs a third
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import DataError
 from ..fairness.counts import RateCounts
 from ..fairness.lagrangian import VALIDATION, Lagrangian
+from .batch_stream import BatchStream
 from .batches import Forward, read_batch
 from .evaluate import mode
 
@@ -41,7 +41,7 @@ class ValidationStream:
         and_training: bool = False,
     ) -> None:
         self._and_training = and_training
-        self._batches = endless(loader, split)
+        self._batches = BatchStream.over(loader, split)
         self._split = split
         self._decay = 1 - 1 / max(window, 2)
         self._every = every
@@ -50,7 +50,7 @@ class ValidationStream:
 
     def switch(self, loader: Iterable[Any]) -> None:
         """Goes on with other held-out batches; counts are kept."""
-        self._batches = endless(loader, self._split)
+        self._batches = BatchStream.over(loader, self._split)
 
     @torch.no_grad()
     def dual_step(self, model: nn.Module, lagrangian: Lagrangian) -> None:
@@ -67,19 +67,15 @@ class ValidationStream:
             counts.update(parsed.outputs, ids)
             tracker.dual_step(counts, self._split, steps=self._every, and_training=self._and_training)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Counts, and the position in the held-out batches."""
+        return {"counts": [counts.state_dict() for counts in self._counts], "batches": self._batches.state_dict()}
 
-def endless(loader: Iterable[Any], name: str) -> Iterator[Any]:
-    """The batches of a loader over and over.
-
-    Raises:
-        DataError: If it yields nothing: it is empty, or an iterator that can be walked only once.
-    """
-    while True:
-        batch = None
-        for batch in loader:
-            yield batch
-        if batch is None:
-            raise DataError(
-                f"the {name} loader yields no batch (any more): pass something that can be iterated again and again, "
-                "such as a DataLoader or a list of batches, not a generator"
-            )
+    def load_state_dict(self, state: dict[str, Any], lagrangian: Lagrangian) -> None:
+        """Goes on where :meth:`state_dict` was taken; uses up the global random state, as :class:`.BatchStream` does."""
+        self._counts = (
+            [tracker.new_counts(decay=self._decay) for tracker in lagrangian.trackers] if state["counts"] else []
+        )
+        for counts, saved in zip(self._counts, state["counts"], strict=True):
+            counts.load_state_dict(saved)
+        self._batches.load_state_dict(state["batches"])

@@ -155,11 +155,12 @@ class Multipliers:
         self._multiplier.weight.data.clamp_(max=self.config.cap)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"value": self.value.clone(), "optimizer": copy.deepcopy(self._optimizer.state_dict())}
+        # The optimizer's settings follow from the config, and νPI has an enum among them, which plain files cannot hold.
+        return {"value": self.value.clone(), "optimizer": copy.deepcopy(self._optimizer.state_dict()["state"])}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._build(state["value"].reshape(-1).clone())
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": copy.deepcopy(state["optimizer"])})
 
     def _to(self, device: torch.device) -> None:
         if self._multiplier.weight.device != device:

@@ -14,5 +14,6 @@ del _host
 from .importance import BiFPImportance  # noqa: E402 - only once the host is known to be there
 from .pruner import BiFPPruner  # noqa: E402
 from .registration import register, unregister  # noqa: E402
+from .saved_model import load_pruned, save_pruned  # noqa: E402
 
-__all__ = ["BiFPImportance", "BiFPPruner", "register", "unregister"]
+__all__ = ["BiFPImportance", "BiFPPruner", "load_pruned", "register", "save_pruned", "unregister"]

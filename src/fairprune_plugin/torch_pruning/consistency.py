@@ -44,6 +44,6 @@ def check_masked(weights: MaskedWeights) -> None:
             if bool(parameter.parameter.detach().index_select(axis.dim, axis.hidden).any()):
                 raise TrainingStateError(
                     "hidden weights are not zero: the model was loaded with weights that were not trained under this "
-                    "mask, so the pruned model would not be the trained one; load the engine's state with the model's "
-                    "(pruner.engine.state_dict()), or train on before step()"
+                    "mask, so the pruned model would not be the trained one; load the pruner's state with the model's "
+                    "(pruner.state_dict()), or train on before step()"
                 )

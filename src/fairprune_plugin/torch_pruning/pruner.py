@@ -32,11 +32,12 @@ from .consistency import check_masked, check_parameters
 from .grouping import HostGroup, host_groups
 from .removal import pruning_groups, update_head_dims
 from .selfcheck import check, randomise_norms
+from .state import Resumable
 from .tracing import undisturbed
 from .training import Training
 
 
-class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
+class BiFPPruner(Training, Resumable, tp.pruner.BasePruner):  # type: ignore[misc]
     """Fairness-constrained bi-level channel pruning (BiFP, arXiv 2312.10181) in Torch-Pruning's own idiom.
 
     Use it like a sparse-training pruner: ``loss = pruner.loss(model(x), y, s)``, ``loss.backward()``,
@@ -101,6 +102,7 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
             self.budget = Budget(self, target, self.config.cost_exponent, self._cost_model)
             self.importance = importance
             weights = self._bind_groups()
+            self.remember_dense(weights)
             scores = self._initial_scores(weights)
         self._watch: OptimizerWatch | None = None
         self.dense_record: tuple[Evaluation, Size] | None = None
@@ -405,6 +407,7 @@ class BiFPPruner(Training, tp.pruner.BasePruner):  # type: ignore[misc]
                 "of step(interactive=True) was not pruned (prune each of them; to spare a layer, ignore it from the "
                 "start), or the dependency graph changed with the removal (prune in one round, iterative_steps=1)"
             )
+        self.removed_rounds.append(keep.cpu().clone())
         last = self.current_step >= self.iterative_steps
         self.engine.begin_phase(weights, self.budget.project, scores)
         if last:

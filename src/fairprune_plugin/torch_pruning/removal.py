@@ -26,6 +26,11 @@ def pruning_groups(pruner: Any, groups: Sequence[HostGroup], hidden: Sequence[Te
             _update_heads(pruner, group, int(units.sum()))
 
 
+def prune_in_order(group: Any) -> None:
+    """Prunes one of the host's groups; its layer norms stay in order, and nothing enters the host's history."""
+    _SafeGroup(group).prune(record_history=False)
+
+
 class _SafeGroup:
     """A pruning group whose ``prune()`` keeps layer norms in order.
 
@@ -70,6 +75,7 @@ class _SafeGroup:
 # Names under which attention modules remember their geometry (Hugging Face's BERT, ViT and relatives).
 _HEAD_COUNTS = ("num_attention_heads", "num_heads")
 _ALL_HEADS = ("all_head_size",)
+_HEAD_DIMS = ("head_dim", "attention_head_size")
 
 
 def _update_heads(pruner: Any, group: HostGroup, removed: int) -> None:
@@ -92,6 +98,17 @@ def update_head_dims(pruner: Any) -> None:
     for layer, heads in pruner.num_heads.items():
         for parent in pruner.model.modules():
             if any(child is layer for child in parent.children()):
-                for name in ("head_dim", "attention_head_size"):
+                for name in _HEAD_DIMS:
                     if isinstance(getattr(parent, name, None), int):
                         setattr(parent, name, pruner.DG.get_out_channels(layer) // heads)
+
+
+def head_attributes(pruner: Any) -> dict[str, dict[str, int]]:
+    """What attention modules remember of their geometry now: module name → attribute → value."""
+    found: dict[str, dict[str, int]] = {}
+    for module_name, parent in pruner.model.named_modules():
+        if any(child is layer for child in parent.children() for layer in pruner.num_heads):
+            for name in (*_HEAD_COUNTS, *_ALL_HEADS, *_HEAD_DIMS):
+                if isinstance(getattr(parent, name, None), int):
+                    found.setdefault(module_name, {})[name] = int(getattr(parent, name))
+    return found

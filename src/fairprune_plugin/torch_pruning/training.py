@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,13 +11,15 @@ import torch
 from ..engine.batches import Forward, default_forward
 from ..engine.census import discover_groups, read_labels
 from ..engine.evaluate import evaluate
-from ..engine.fit import FitOptions, OnEvaluation, Run
+from ..engine.fit import Run
 from ..engine.latency import latency_ms
 from ..engine.result import FitResult, Size
+from ..engine.run_options import FitOptions, OnEvaluation
 from ..engine.snapshots import BOTH
-from ..errors import ConfigError, TrainingStateError
+from ..errors import TrainingStateError
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN
+from .saved_model import removal_record
 
 
 class Training:
@@ -40,6 +43,8 @@ class Training:
         select_by: str = BOTH,
         driver: str | None = None,
         folds: int = 5,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
     ) -> FitResult:
         """Trains weights and mask under the constraint, removes channels and returns the smaller model.
 
@@ -68,15 +73,19 @@ class Training:
                 violated more, ``"validation"``, ``"train"``, or ``"folds"``: parts of the training data that are held out in
                 turn.
             folds: Number of those parts.
+            checkpoint_dir: Folder for checkpoints, the newest two. If there is one in it, the run goes on from there: build
+                the same model, optimizer and pruner, and call ``fit`` with the same arguments. The result is
+                bit-identical to that of an uninterrupted run, as far as the order of batches follows from python's, NumPy's
+                and torch's global random state and the loaders' ``generator``. Ctrl-C waits for the end of a training
+                step, writes a checkpoint and interrupts; pressed again, it interrupts at once.
+            checkpoint_every: Steps between two checkpoints; default: whenever validation is due.
 
         Raises:
             ConfigError: If the length of the run is unknown or contradictory.
             DataError: If the data cannot carry the constraint (seen before any training), or a batch is bad.
             NonFiniteError: If the loss becomes NaN or infinite; the model keeps its last good state.
+            TrainingStateError: If all rounds of this pruner are done, or there are checkpoints and none can be used.
         """
-        for name, value in (("validate_every", validate_every), ("dual_every", dual_every)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigError(f"expected {name} as a positive whole number of steps, got {value!r}")
         options = FitOptions(
             epochs=epochs,
             validate_every=validate_every,
@@ -88,6 +97,8 @@ class Training:
             select_by=select_by,
             driver=driver,
             folds=folds,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_every=checkpoint_every,
         )
         return Run(self, train_loader, optimizer, validation, mask_loader, lr_scheduler, options).execute()
 
@@ -122,6 +133,10 @@ class Training:
     def remove_round(self: Any) -> None:
         """``step()`` without its options, for the run."""
         self.step()
+
+    def removal_record(self: Any) -> dict[str, Any]:
+        """How channels were removed, for :func:`~.saved_model.save_pruned`."""
+        return removal_record(self)
 
     def rounds_left(self: Any) -> int:
         """Rounds of removal that are still to come."""

@@ -1,0 +1,151 @@
+"""Checkpoint files of a run: written whole or not at all, checked when read, never executed.
+
+A file is what ``torch.save`` writes, tensors and plain values only, so that ``torch.load(path, weights_only=True)``
+reads it. ``torch.load`` does not look at the checksums in it; :func:`read` does.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError, FairPruneError, FairPruneWarning, TrainingStateError
+from .atomic import UNFINISHED, atomically
+
+NAME = re.compile(r"checkpoint-(\d{8})\.pt")
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: the newest and the one before it.
+
+    Args:
+        path: Made if it is not there; what else lies in it is left alone.
+
+    Raises:
+        ConfigError: If the path is a file, or the folder cannot be made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            self.path = Path(path)
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (OSError, TypeError) as error:
+            raise ConfigError(f"expected checkpoint_dir as a folder that exists or can be made: {error}") from error
+        for leftover in self.path.glob(f"checkpoint-*.pt{UNFINISHED}"):  # a process died while it wrote this one
+            leftover.unlink(missing_ok=True)
+        self._newest_good: Path | None = None
+        self._tried = False
+
+    def files(self) -> list[Path]:
+        """Checkpoints that are there, newest first."""
+        return sorted((file for file in self.path.iterdir() if NAME.fullmatch(file.name)), reverse=True)
+
+    def save(self, state: dict[str, Any], step: int) -> Path:
+        """Writes the checkpoint of a training step, then drops those older than the one before it.
+
+        Raises:
+            ConfigError: At the first checkpoint, if the state has something in it that cannot be read back.
+        """
+        path = self.path / f"checkpoint-{step:08d}.pt"
+        previous = self._newest_good
+        write(path, state, try_reading=not self._tried)
+        self._tried = True
+        self._newest_good = path
+        if previous is not None and previous != path:
+            # Files newer than this one are none of this run's: they were refused, and are not ours to delete.
+            for file in self.files():
+                if file.name < min(previous.name, path.name):
+                    file.unlink(missing_ok=True)
+        return path
+
+    def newest(self, check: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+        """The newest checkpoint that can be used; ``None`` in a folder without any.
+
+        Args:
+            check: Raises a :class:`~..errors.FairPruneError` for a state that belongs to something else.
+
+        Raises:
+            TrainingStateError: If there are checkpoints and none can be used: starting over would overwrite them.
+        """
+        reasons = []
+        for file in self.files():
+            try:
+                state = read(file)
+                check(state)
+            except FairPruneError as error:
+                reasons.append(f"{file.name}: {error}")
+                continue
+            if reasons:
+                warnings.warn(
+                    f"continuing from {file.name}, as newer checkpoints in {self.path} cannot be used: {'; '.join(reasons)}",
+                    FairPruneWarning,
+                    stacklevel=5,
+                )
+            self._newest_good = file
+            return state
+        if reasons:
+            raise TrainingStateError(
+                f"no checkpoint in {self.path} can be used: {'; '.join(reasons)}. Pass another checkpoint_dir, or delete "
+                "these files to start over"
+            )
+        return None
+
+
+def write(path: Path, state: dict[str, Any], *, try_reading: bool = False) -> None:
+    """Puts a state into a file, atomically.
+
+    Args:
+        path: Where to.
+        state: Tensors and plain values.
+        try_reading: Whether to see if it can be read back before it takes the place of the old file.
+
+    Raises:
+        ConfigError: If it cannot.
+        OSError: If the disk is full; the old file is still there then.
+    """
+    with atomically(path) as unfinished:
+        torch.save(state, unfinished)
+        if try_reading:
+            _try(unfinished)
+
+
+def _try(path: Path) -> None:
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            "checkpoints hold tensors and plain values only, so that nothing in them is ever executed, but the state of "
+            f"the model, the optimizer or the scheduler has something else in it: {_first_line(error)}"
+        ) from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The state in a file, on the CPU.
+
+    Raises:
+        TrainingStateError: For a file that is not a checkpoint, not a whole one, or altered.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is None:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes the readers fail in ways of their own
+        raise TrainingStateError(f"not a checkpoint, or not a whole one ({_first_line(error)})") from error
+    if damaged is not None:
+        raise TrainingStateError(f"altered since it was written: the checksum of {damaged} is wrong")
+    if not isinstance(state, dict):
+        raise TrainingStateError(f"expected a dict in the file, got {type(state).__name__}: it is something else's")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
