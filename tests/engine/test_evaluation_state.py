@@ -64,8 +64,8 @@ def test_an_evaluation_without_constraints_comes_back() -> None:
 def test_records_snapshots_and_rows_come_back(tmp_path: Path) -> None:
     lagrangian, evaluation = evaluated()
     size = Size(12, 345, 678.5, 0.25)
-    snapshot = Snapshot({"a": torch.arange(3.0)}, torch.tensor([True, False]), evaluation, 17)
-    row = HistoryRow(3, 0.5, 0.7, 0.9, (0.1, math.inf), ((0.1, 0.2), ()), feasible=True, at_target=False)
+    snapshot = Snapshot({"a": torch.arange(3.0)}, torch.tensor([True, False]), evaluation, 17, 0.25)
+    row = HistoryRow(3, 0.5, 0.7, 0.9, (0.1, math.inf), ((0.1, 0.2), ()), (0.3, 0.4), feasible=True, at_target=False)
     state = {
         "dense": dense_record_state((evaluation, size)),
         "snapshot": snapshot_state(snapshot),
@@ -80,7 +80,7 @@ def test_records_snapshots_and_rows_come_back(tmp_path: Path) -> None:
     assert record[1] == size
     back = snapshot_from(read["snapshot"], lagrangian.trackers)
     assert back is not None
-    assert back.step == 17
+    assert (back.step, back.training_excess) == (17, 0.25)
     assert torch.equal(back.state["a"], snapshot.state["a"])
     assert torch.equal(back.keep, snapshot.keep)
     assert row_from(read["row"]) == row

@@ -66,9 +66,14 @@ class HeldOut:
             raise ConfigError(f"expected dual_every as a positive whole number of steps, got {self.every!r}")
 
     def stream(self, fields: Fields, default_window: int) -> ValidationStream:
-        """Of batches ``(x, y, s)``."""
-        window = len(self.loader) if isinstance(self.loader, Sized) else default_window
-        return ValidationStream(Triples(self.loader, fields), window=window, every=self.every, forward=self.forward)
+        """Of batches ``(x, y, s)``; training counts have a say as well, as in ``fit`` of the Torch-Pruning host."""
+        return ValidationStream(
+            Triples(self.loader, fields),
+            window=len(self.loader) if isinstance(self.loader, Sized) else default_window,
+            every=self.every,
+            forward=self.forward,
+            and_training=True,
+        )
 
 
 class Triples:
