@@ -226,7 +226,11 @@ class TestFolds:
             ({"driver": "validation", "validation": None}, ConfigError, "'validation' without one"),
             ({"driver": "both", "validation": None}, ConfigError, "'both' without one"),
             ({"driver": "test"}, ConfigError, "driver as one of both, validation, train, folds"),
-            ({"select_by": "accuracy"}, ConfigError, "unknown select_by 'accuracy': choose one of both, gap, upper_bound"),
+            (
+                {"select_by": "accuracy"},
+                ConfigError,
+                "unknown select_by 'accuracy': choose one of both, gap, upper_bound",
+            ),
         ],
         ids=["one-fold", "too-many", "no-validation", "both-without", "driver", "select-by"],
     )
