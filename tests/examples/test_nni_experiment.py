@@ -28,7 +28,9 @@ share = st.floats(0, 1)
 
 def judged(accuracy: float, *gaps: float, selected: tuple[float, float] = (0.3, 0.4)) -> Evaluation:
     """An evaluation with one constraint per gap; ``selected`` are the selection rates of the two groups."""
-    verdicts = [Verdict("parity", "rate", gap, 0.01, TOLERANCE, gap <= TOLERANCE, "not decidable") for gap in gaps]
+    verdicts = [
+        Verdict("parity", "rate", gap, 0.01, TOLERANCE, gap <= TOLERANCE, "not decidable", gap + 0.01) for gap in gaps
+    ]
     rates = [RateOfGroup("selection_rate", name, value, 0, 1, 9) for name, value in zip("ab", selected, strict=True)]
     return Evaluation("validation", 18, accuracy, tuple(rates), tuple(verdicts), ())
 
@@ -112,7 +114,7 @@ def test_a_nested_pruner_wins_over_the_flat_parameters(key: str) -> None:
         ({"sparsty": 0.5}, "unknown parameter 'sparsty': choose from pruner, sparsity"),
         ({"pruner": "nope"}, "unknown pruner 'nope': this trial knows bifp, l1"),
         ({"pruner": {"bilevel": {}}}, "a mapping with a 'name'"),
-        ({"constraint": "nope"}, "choose from accuracy_parity"),
+        ({"constraint": "nope"}, "choose from accuracy_floor, accuracy_parity"),
         ({"sparsity": 1.0}, r"sparsity in \(0, 1\)"),
         ({"sparsity": "0,5"}, "sparsity as a number, got '0,5'"),
         ({"tolerance": -0.1}, r"tolerance in \[0, 1\]"),

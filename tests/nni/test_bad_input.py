@@ -149,7 +149,7 @@ def test_a_constraint_without_the_sensitive_field() -> None:
         ),
         (batches(), {"sensitive": lambda batch: None}, "returned None"),
         (batches(), {"targets": lambda batch: batch[7]}, r"no targets attribute"),
-        ([(x, y, s + 5) for x, y, s in batches()], {}, "group id 6 was never declared"),
+        ([(x, y, s + 5) for x, y, s in batches()], {}, "group id 6 of the sensitive attribute was never declared"),
         (batches(), {"logits": lambda output: "none"}, r"expected the logits as a tensor, got str.*logits=lambda"),
     ],
     ids=["tuple", "dict", "none", "targets", "undeclared group", "logits"],

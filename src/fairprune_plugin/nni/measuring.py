@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..engine.batches import Forward, default_forward
+from ..engine.census import discover_groups, read_labels
 from ..engine.evaluate import evaluate
 from ..errors import TrainingStateError
 from ..fairness.evaluation import Evaluation
@@ -15,6 +16,17 @@ from .steps import Triples
 
 class Measuring:
     """Mixed into :class:`~.pruner.BiFPPruner`."""
+
+    def discover_groups(self: Any, loader: Iterable[Any]) -> tuple[str, ...]:
+        """Reads groups that the constraint leaves to the data (``groups=None``) off a loader, before ``compress()``.
+        Returns the names of all groups.
+
+        Args:
+            loader: Batches of the same form as in training.
+        """
+        labels = read_labels(Triples(loader, self.fields), self.bound_model, TRAIN)
+        discover_groups(self.lagrangian, labels)
+        return tuple(name for groups in self.lagrangian.groupings for name in groups.names)
 
     def measure_dense(
         self: Any, loader: Iterable[Any], *, split: str = TRAIN, forward: Forward = default_forward

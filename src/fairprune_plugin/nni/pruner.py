@@ -17,7 +17,8 @@ from ..engine.config import BiLevelConfig
 from ..engine.scores import MaskScores
 from ..engine.timetable import Timetable
 from ..errors import ConfigError, TrainingStateError, UnsupportedModelError
-from ..fairness.constraints import Constraint, constraint_from
+from ..fairness.constraint import Constraint
+from ..fairness.constraints import constraint_from
 from ..fairness.lagrangian import Lagrangian
 from ..fairness.multipliers import MultiplierConfig
 from ..masks.masked_weights import MaskedWeights
