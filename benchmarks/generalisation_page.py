@@ -8,7 +8,7 @@ import statistics
 from typing import Any
 
 from paired import mean_interval
-from selection_rules import RULES, Moment
+from selection_rules import RULES, Moment, applies
 
 Row = dict[str, Any]
 Chosen = dict[tuple[str, int], Moment]  # (setting, seed) → moment
@@ -17,13 +17,13 @@ HEAD = """# From validation to test
 
 Made by `benchmarks/generalisation.py`: a run for each driver of the multipliers (*train*, *validation*, *both*: whichever is
 violated more, *folds*: parts of the training data held out in turn; *margin 1*: the multipliers' tolerance is tightened by
-the half width of the gap's 95 % interval), and for each rule that chooses one moment of a run (*gap*: no excess of the
-validation gap over τ, then accuracy; *upper bound*: the same with the upper end of the gap's 95 % interval; *gap on both*:
-the larger excess of validation data and of 4,000 training images or all training rows; *gap and training counts*, the
-default of `fit`: the larger excess of validation data and of the running counts of recent training batches, which cost
-nothing). Mean over seeds ± 95 % (Student). *met*: runs whose test gap is at most
-τ plus its own 95 % half width, among the seeds for which some moment of some run met τ on validation. *accuracy given up*:
-test accuracy of *train* with *gap*, minus that of the line, paired.
+the half width of the gap's 95 % interval), and for each rule that chooses one moment of a run by data that are not test
+data: *gap*: no excess of the validation gap over τ, then accuracy; *upper bound*: the same with the upper end of the gap's
+95 % interval; *gap on both*, the default of `fit`: the larger excess of validation data and of training data (here 4,000
+images, or all rows); *gap and training counts*: the same with the running counts of recent training batches, which cost
+nothing. Mean over seeds ± 95 % (Student). *met*: runs whose test gap is at most τ plus its own 95 % half width, among the
+seeds for which some moment of some run met τ on validation. *accuracy given up*: test accuracy of *train* with *gap*, minus
+that of the line, paired.
 """
 
 
@@ -42,7 +42,7 @@ def chosen(rows: list[Row], drive: str, rule: str) -> Chosen:
     return {
         (_key(row), row["seed"]): RULES[rule](row["moments"], row["setting"]["tolerance"])
         for row in rows
-        if row["drive"] == drive and row["moments"]
+        if row["drive"] == drive and row["moments"] and applies(rule, row["moments"])
     }
 
 
@@ -76,6 +76,8 @@ def _setting(setting: dict[str, Any], rows: list[Row]) -> list[str]:
     for drive in dict.fromkeys(row["drive"] for row in rows):
         for rule in RULES:
             picks = chosen(rows, drive, rule)
+            if not picks:
+                continue
             cells = [
                 mean_interval([m[split]["gap"] for m in picks.values()]) for split in ("train", "validation", "test")
             ]

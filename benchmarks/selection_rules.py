@@ -42,3 +42,8 @@ RULES: dict[str, Rule] = {
         lambda moment, tolerance: max(_over(moment, "validation", tolerance), moment["training_gap"] - tolerance)
     ),
 }
+
+
+def applies(rule: str, moments: list[Moment]) -> bool:
+    """Whether a run recorded what the rule looks at (raw files of earlier runs have no training counts)."""
+    return "training counts" not in rule or all("training_gap" in moment for moment in moments)

@@ -201,7 +201,14 @@ class TestFolds:
         data = [
             (x.index_fill(1, torch.tensor([5]), float(i)), y, s) for i, (x, y, s) in enumerate(batches(192, seed=0))
         ]
-        options = {"driver": "folds", "folds": 3, "validation": None, "epochs": 2, "recalibration_batches": 0}
+        options = {
+            "driver": "folds",
+            "folds": 3,
+            "validation": None,
+            "epochs": 2,
+            "recalibration_batches": 0,
+            "select_by": "gap",
+        }
         run(DemographicParity(0.05), train=data, forward=forward, dual_every=1, **options)
         in_training = [(mode, batch) for mode, batch in seen[6:-6]]  # evaluations of the whole data before and after
         steps = [batch for mode, batch in in_training if mode == "train"]
@@ -261,7 +268,13 @@ def test_a_floor_that_collides_with_the_constraint_is_reported_with_numbers() ->
                 model.head.bias[1] += 200.0 if len(moments) == 24 else -200.0
 
     constraint = DemographicParity(0.1, floor=0.05)
-    quiet = {"multipliers": {"lr": 1e-6}, "pruning_ratio": 0.25, "validate_every": 1, "recalibration_batches": 0}
+    quiet = {
+        "multipliers": {"lr": 1e-6},
+        "pruning_ratio": 0.25,
+        "validate_every": 1,
+        "recalibration_batches": 0,
+        "select_by": "gap",
+    }
     result, _ = run(constraint, model=model, on_evaluation=meddle, **quiet)
     parity, floor = result.after.verdicts
     assert (parity.constraint, floor.constraint) == ("demographic_parity", "accuracy_floor")
@@ -415,3 +428,41 @@ def test_small_groups_are_reported_and_not_constrained() -> None:
     assert 0 <= result.after.rate("accuracy", "x") <= 1
     pair = [result.after.rate("accuracy", group) for group in ("f", "m")]
     assert result.after.verdicts[0].gap == pytest.approx(abs(pair[0] - pair[1]))
+
+
+class TestSelection:
+    """Which moment of a run is returned."""
+
+    def test_both_is_never_further_off_on_the_worse_of_both_splits_than_gap(self) -> None:
+        """Batches in a list have one order, so that the runs differ in the choice alone."""
+        training, validation = batches(480, seed=1), batches(160, seed=2)
+        differ = 0
+        for tolerance in (0.0, 0.02, 0.05):
+            worse = {}
+            for select_by in ("both", "gap"):
+                model = trained()
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+                pruner = BiFPPruner(
+                    model,
+                    training[0][0][:2],
+                    pruning_ratio=0.5,
+                    ignored_layers=[list(model.modules())[-1]],
+                    constraint=EqualOpportunity(tolerance),
+                )
+                result = pruner.fit(
+                    training,
+                    optimizer,
+                    validation=validation,
+                    epochs=8,
+                    validate_every=5,
+                    recalibration_batches=0,
+                    select_by=select_by,
+                    progress=False,
+                )
+                same_size = training[: len(validation)]
+                gaps = [pruner.evaluate(split, split="any").verdicts[0].gap for split in (same_size, validation)]
+                assert gaps[1] == pytest.approx(result.after.verdicts[0].gap)
+                worse[select_by] = max(0.0, *(gap - tolerance for gap in gaps)), result.after.accuracy
+            assert worse["both"][0] <= worse["gap"][0] + 1e-9
+            differ += worse["both"] != worse["gap"]
+        assert differ  # else this says nothing

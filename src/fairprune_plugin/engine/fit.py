@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from .preflight import BOTH, FOLDS, check_optimizer, check_options, check_walkab
 from .result import FitResult, HistoryRow, Size
 from .run_options import FitOptions, Host
 from .run_state import check_run_state, load_run_state, run_state
+from .snapshots import BOTH as SELECT_BOTH
 from .snapshots import BestSnapshot, rank
 from .validation_stream import ValidationStream
 
@@ -213,16 +215,22 @@ class Run:
         self.history.append(row)
         if self.options.on_evaluation is not None:
             self.options.on_evaluation(row)
-        if row.at_target:
-            over = self._training_excess(row)
+        if row.at_target and self.snapshots.could_win(evaluation):
+            over = self._training_excess() if self.options.select_by == SELECT_BOTH else 0.0
             self.snapshots.offer(host.model, engine.weights.keep, evaluation, engine.step_index, training_excess=over)
         gaps = "/".join(f"{gap:.3f}" for gap in row.gaps) or "-"
         return {"acc": f"{row.accuracy:.3f}", "gap": gaps, "pruned": f"{row.progress:.0%}"}
 
-    def _training_excess(self, row: HistoryRow) -> float:
-        """By how much the recent training batches exceed a tolerance; an undefined gap has no say."""
-        gaps = zip(row.training_gaps, self.host.lagrangian.constraints, strict=True)
-        return max([0.0, *(gap - constraint.tolerance for gap, constraint in gaps if not math.isnan(gap))])
+    def _training_excess(self) -> float:
+        """By how much the gap on training data exceeds a tolerance, on as many batches as validation has; an undefined
+        gap has no say. (The running counts of training are no substitute: they are of train mode, and lag behind.)"""
+        if not self.host.lagrangian.constraints:
+            return 0.0
+        batches = length(self.validation) if self.validation is not None else None
+        sample = islice(self.train, batches or self.host.lagrangian.config.window)
+        evaluation = self._evaluate(sample, TRAIN)
+        self.evaluation_passes += batches or 0
+        return max([0.0, *(v.excess for v in evaluation.verdicts if not math.isnan(v.gap))])
 
     def _between_rounds(self) -> None:
         self.host.remove_round()

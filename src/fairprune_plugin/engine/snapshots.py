@@ -12,8 +12,8 @@ from ..fairness.evaluation import Evaluation
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model's state (at the target sparsity), how it did on the validation split, and by how much the gap of the
-    recent training batches exceeded the tolerance."""
+    """A model's state (at the target sparsity), how it did on the validation split, and by how much the gap on
+    training data exceeded the tolerance."""
 
     state: dict[str, Tensor]
     keep: Tensor
@@ -35,7 +35,7 @@ def rank(evaluation: Evaluation, select_by: str = GAP, training_excess: float = 
         evaluation: Of a snapshot.
         select_by: Whether the excess is that of the gap, of the upper bound of its 95 % interval, or the larger one of
             the gap and of the training data's.
-        training_excess: By how much the gap of the recent training batches exceeds the tolerance.
+        training_excess: By how much the gap on training data exceeds the tolerance.
     """
     if select_by == BOTH:
         # The best of many moments by one small split is partly the luckiest one: a gap that both splits see is not.
@@ -52,6 +52,13 @@ class BestSnapshot:
     def __init__(self, select_by: str = GAP) -> None:
         self._select_by = select_by
         self.best: Snapshot | None = None
+
+    def could_win(self, evaluation: Evaluation) -> bool:
+        """Whether a model could be the best so far; if not, its training gap need not be measured."""
+        if self.best is None:
+            return True
+        best = rank(self.best.evaluation, self._select_by, self.best.training_excess)
+        return rank(evaluation, self._select_by) >= best
 
     @torch.no_grad()
     def offer(

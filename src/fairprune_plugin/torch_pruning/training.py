@@ -67,8 +67,9 @@ class Training:
             forward: ``(model, x) → logits``; default ``model(x)``, its ``.logits`` if there is one.
             on_evaluation: Called with each :class:`~..engine.result.HistoryRow`.
             select_by: Which snapshots are feasible: those whose ``"gap"`` on validation data is within the tolerance,
-                those where it is on ``"both"`` validation data and the recent training batches (default), or those where
-                the ``"upper_bound"`` of the validation gap's 95 % interval is.
+                those where it is on ``"both"`` validation data and as many training batches (default; measured for
+                moments that could be the best only), or those where the ``"upper_bound"`` of the validation gap's 95 %
+                interval is.
             driver: Which data move the multipliers: ``"both"`` (default if there is a validation loader): whichever is
                 violated more, ``"validation"``, ``"train"``, or ``"folds"``: parts of the training data that are held out in
                 turn.
