@@ -186,6 +186,7 @@ def run(problem: Problem, setting: Setting, drive: Drive, seed: int) -> dict[str
         optimizer,
         validation=problem.splits["validation"],
         driver=drive.driver,
+        select_by="gap",  # the rules are applied afterwards
         lr_scheduler=schedule,
         progress=False,
         recalibration_batches=0,

@@ -18,12 +18,14 @@ HEAD = """# From validation to test
 Made by `benchmarks/generalisation.py`: a run for each driver of the multipliers (*train*, *validation*, *both*: whichever is
 violated more, *folds*: parts of the training data held out in turn; *margin 1*: the multipliers' tolerance is tightened by
 the half width of the gap's 95 % interval), and for each rule that chooses one moment of a run by data that are not test
-data: *gap*: no excess of the validation gap over τ, then accuracy; *upper bound*: the same with the upper end of the gap's
-95 % interval; *gap on both*, the default of `fit`: the larger excess of validation data and of training data (here 4,000
-images, or all rows); *gap and training counts*: the same with the running counts of recent training batches, which cost
-nothing. Mean over seeds ± 95 % (Student). *met*: runs whose test gap is at most τ plus its own 95 % half width, among the
-seeds for which some moment of some run met τ on validation. *accuracy given up*: test accuracy of *train* with *gap*, minus
-that of the line, paired.
+data: the least excess over τ of the validation *gap*, of the gap plus half of its 95 % half width, or of that interval's
+*upper bound*, then the highest validation accuracy. *gap, then training gap*, the default of `fit` (with *both*): among
+moments of equal excess on validation, the least excess on training data (here 4,000 images, or all rows); *larger gap of
+both*: the larger of the two; *training counts*: running counts of recent training batches instead, which cost nothing.
+
+Mean over seeds ± 95 % (Student). *met*: runs whose test gap is at most τ plus its own 95 % half width, among the seeds for
+which some moment of some run met τ on validation. *accuracy given up*: test accuracy of *train* with *gap*, minus that of
+the line, paired; a negative number is a gain.
 """
 
 

@@ -14,13 +14,17 @@ def last(moments: list[Moment], tolerance: float) -> Moment:
     return moments[-1]
 
 
-def _best(excess: Callable[[Moment, float], float]) -> Rule:
+def _best(excess: Callable[[Moment, float], float | tuple[float, ...]]) -> Rule:
+    """The least excess (of several: in this order), then the highest validation accuracy."""
+
     def choose(moments: list[Moment], tolerance: float) -> Moment:
         # Later moments win ties, as in the package.
-        return max(
-            enumerate(moments),
-            key=lambda item: (-excess(item[1], tolerance), item[1]["validation"]["accuracy"], item[0]),
-        )[1]
+        def order(item: tuple[int, Moment]) -> tuple[float, ...]:
+            over = excess(item[1], tolerance)
+            first = over if isinstance(over, tuple) else (over,)
+            return (*(-value for value in first), item[1]["validation"]["accuracy"], item[0])
+
+        return max(enumerate(moments), key=order)[1]
 
     return choose
 
@@ -35,11 +39,17 @@ RULES: dict[str, Rule] = {
     "gap": _best(lambda moment, tolerance: _over(moment, "validation", tolerance)),
     "gap + ½ half width": _best(lambda moment, tolerance: _over(moment, "validation", tolerance, 0.5)),
     "upper bound": _best(lambda moment, tolerance: _over(moment, "validation", tolerance, 1.0)),
-    "gap on both": _best(
+    "gap, then training gap": _best(
+        lambda moment, tolerance: (_over(moment, "validation", tolerance), _over(moment, "train", tolerance))
+    ),
+    "larger gap of both": _best(
         lambda moment, tolerance: max(_over(moment, "validation", tolerance), _over(moment, "train", tolerance))
     ),
-    "gap and training counts": _best(
-        lambda moment, tolerance: max(_over(moment, "validation", tolerance), moment["training_gap"] - tolerance)
+    "gap, then training counts": _best(
+        lambda moment, tolerance: (
+            _over(moment, "validation", tolerance),
+            max(0.0, moment["training_gap"] - tolerance),
+        )
     ),
 }
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.optimizer import _global_optimizer_post_hooks
 
+from fairprune_plugin.engine.optimizers import OptimizerWatch
 from fairprune_plugin.torch_pruning import BiFPPruner
 from zoo import Case
 
@@ -149,4 +150,5 @@ def stray_hooks(model: nn.Module) -> Iterator[str]:
 def global_optimizer_hooks() -> set[int]:
     """Keys of torch's global optimizer hooks; pruners that nobody holds any more have taken theirs away."""
     gc.collect()
+    OptimizerWatch([], lambda: None).stop()  # an occasion to take them away
     return set(_global_optimizer_post_hooks)

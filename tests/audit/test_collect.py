@@ -163,3 +163,58 @@ def test_loader_walked_without_warning_is_the_rule() -> None:
     with pytest.warns(FairPruneWarning, match="1 samples have no value"):
         run([(X, Y, torch.cat([torch.tensor([float("nan")]), S[1:].float()]))])
     run(batches())  # filterwarnings = error: an ordinary loader warns of nothing
+
+
+LABELS = torch.tensor([[0, 1, 1], [0, 1, 0], [0, 0, 1], [0, 1, 1]])
+
+
+def test_labels_of_a_multi_label_task_that_are_always_the_same() -> None:
+    logits = torch.tensor([[1.0, 2.0, -1.0], [1.0, -1.0, -1.0], [2.0, 1.0, -3.0], [0.5, 1.0, -1.0]])
+    report = audit_predictions(logits, LABELS, torch.tensor([0, 0, 1, 1]), None, bootstrap=100)
+    assert [note.split(":")[0] for note in report.warnings] == [
+        "every label of label 0 is class 0",
+        "every prediction of label 2 is class 0",
+        "every prediction of label 0 is class 1",
+    ]
+
+
+def test_one_hot_targets_are_pointed_out() -> None:
+    y = torch.tensor([0, 1, 2, 0, 1, 2])
+    one_hot = torch.nn.functional.one_hot(y)
+    s = torch.tensor([0, 0, 0, 1, 1, 1])
+    with pytest.warns(FairPruneWarning, match=r"exactly one of 3 labels.*one-hot classes, pass class ids"):
+        report = audit_predictions(torch.randn(6, 3), one_hot, s, None, bootstrap=100)
+    assert any("one-hot" in note for note in report.warnings)
+
+
+@pytest.mark.parametrize(("value", "gave"), [("inf", "infinity"), ("-inf", "infinity"), ("nan", "NaN")])
+def test_logits_that_are_not_finite(value: str, gave: str) -> None:
+    logits = X[:, 0].clone()
+    logits[4] = float(value)
+    with pytest.raises(DataError, match=rf"the model gave {gave} for 1 of 20 samples \(the first is number 4\)"):
+        audit_predictions(logits, Y, S, AccuracyParity(0.1))
+
+
+def test_a_failing_model_is_named() -> None:
+    class Broken(First):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("mat1 and mat2")
+
+    with pytest.raises(DataError, match=r"the reference model failed .* RuntimeError: mat1 and mat2") as caught:
+        run(batches(), reference_model=Broken())
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2"):
+        run(batches(), Broken(), reference_model=First())
+    with pytest.raises(DataError, match="expected the reference model to return a tensor"):
+        reference = First()
+        run(batches(), reference_model=reference, forward=lambda m, x: 1.0 if m is reference else m(x))
+
+
+def test_a_batch_without_samples_is_skipped_and_counted() -> None:
+    empty = (X[:0], Y[:0], S[:0])
+    report = run([empty, *batches(), empty], reference_model=First())
+    assert report.warnings == ("2 batches of the test loader without a sample: skipped",)
+    expected = run(batches(), reference_model=First())
+    assert (report.samples, report.groupings, report.verdicts) == (60, expected.groupings, expected.verdicts)
+    with pytest.raises(DataError, match="the test loader is empty: no sample"):
+        run([empty])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fairprune_plugin import AccuracyParity, DemographicParity, EqualOpportunity, audit_predictions
 from fairprune_plugin.audit.decide import AuditVerdict, needed_samples
 from fairprune_plugin.audit.gaps import Comparisons, Gaps
+from fairprune_plugin.errors import FairPruneWarning
 
 
 def verdict(right: tuple[int, int], n: int, tolerance: float, times: int = 1) -> AuditVerdict:
@@ -114,7 +115,8 @@ def test_small_groups_are_reported_and_not_judged() -> None:
 def test_floor_without_a_reference_is_left_open_and_says_why() -> None:
     logits, y, s, reference = binary(400)
     constraint = EqualOpportunity(1.0, floor=0.5)
-    alone = audit_predictions(logits, y, s, constraint, bootstrap=100)
+    with pytest.warns(FairPruneWarning, match=r"floor=0\.5 of equal_opportunity compares with the dense model.*none"):
+        alone = audit_predictions(logits, y, s, constraint, bootstrap=100)
     assert [v.status for v in alone.verdicts] == ["met", "not decidable"]
     assert "pass reference_model" in alone.verdicts[1].notes[0]
     assert alone.status == "not decidable"

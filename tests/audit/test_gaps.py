@@ -111,6 +111,18 @@ def gaps(constraint: Constraint, right: torch.Tensor, ids: torch.Tensor, seed: i
     return gaps_of(constraint, outputs, None, ids, replicates=replicates, rng=np.random.default_rng(seed))
 
 
+def test_a_class_below_the_minimum_is_in_neither_the_mean_nor_its_error() -> None:
+    """Perfect predictions: the bootstrap sees no spread, so that the closed form is the error."""
+    y = torch.tensor([0] * 40 + [1] * 40 + [2] * 3).repeat(2)
+    ids = torch.arange(2).repeat_interleave(83)
+    outputs = Outputs(torch.nn.functional.one_hot(y).double(), y, 3)
+    constraint = EqualOpportunity(0.1, average="macro", min_group_size=10)
+    found = gaps_of(constraint, outputs, None, ids, replicates=100, rng=np.random.default_rng(0))
+    p = 41 / 42  # one success and one failure added
+    of_group = 2 * p * (1 - p) / 42 / 4  # mean of two classes
+    assert found.comparisons[0].errors == pytest.approx([(2 * of_group) ** 0.5])
+
+
 @pytest.mark.parametrize(
     ("rates", "sizes"),
     [((0.9, 0.8), (150, 60)), ((0.9, 0.9), (150, 25)), ((0.9,) * 8, (60,) * 8), ((0.9,) * 7 + (0.7,), (60,) * 8)],

@@ -199,10 +199,25 @@ def test_rates_that_no_table_has_get_a_place() -> None:
     assert "Margin per group" in report.to_html()
 
 
+def test_the_same_people_are_once_in_the_model_card() -> None:
+    logits, y, s, _ = binary(400)
+    constraints = [AccuracyParity(0.2), EqualOpportunity(0.2, groups=("female", "male"))]
+    for given_ in (constraints, constraints[::-1]):
+        report = audit_predictions(logits, y, s, given_, bootstrap=100)
+        assert len(report.groupings) == 2
+        card = report.to_model_card()
+        assert card.count("Worst-group accuracy") == 1
+        assert "Worst-group accuracy (female)" in card
+    other = {"s": s, "t": s.roll(1)}
+    by_two = [AccuracyParity(0.2, groups={"s": 2}), AccuracyParity(0.2, groups={"t": 2})]
+    card = audit_predictions(logits, y, other, by_two, bootstrap=100).to_model_card()
+    assert card.count("Worst-group accuracy by") == 2
+
+
 def test_losses_are_in_nats() -> None:
     logits, y, s, _ = binary(400)
     text = audit_predictions(logits, y, s, LossParity(0.2), bootstrap=100).to_markdown()
     assert "tolerance 0.200 nats" in text
-    two = torch.stack([logits, -logits], 1)
-    labels = audit_predictions(two, torch.stack([y, 1 - y], 1), s, LossParity(0.2), bootstrap=100)
+    two = torch.stack([logits, logits], 1)
+    labels = audit_predictions(two, torch.stack([y, y], 1), s, LossParity(0.2), bootstrap=100)
     assert labels.verdicts[0].scale == "nats"

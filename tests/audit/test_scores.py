@@ -52,3 +52,16 @@ def test_unknown_kind_of_scores() -> None:
     logits, y, s, _ = binary(20)
     with pytest.raises(ConfigError, match="expected scores='logits' or 'probabilities', got 'odds'"):
         audit_predictions(logits, y, s, AccuracyParity(0.1), scores="odds", **RUN)
+
+
+def test_probabilities_may_be_a_rounding_error_beyond_their_limits() -> None:
+    _, y, s, _ = binary(20)
+    probabilities = torch.linspace(0, 1, 20)
+    probabilities[-1], probabilities[0] = 1.0000001, -1e-7
+    with pytest.warns(FairPruneWarning, match="as probabilities do"):
+        audit_predictions(probabilities, y, s, AccuracyParity(0.1), **RUN)
+    got = audit_predictions(probabilities, y, s, AccuracyParity(0.1), scores="probabilities", **RUN)
+    expected = audit_predictions(probabilities.clamp(0, 1), y, s, AccuracyParity(0.1), scores="probabilities", **RUN)
+    assert got.to_dict() == expected.to_dict()
+    with pytest.raises(DataError, match="gave other values"):
+        audit_predictions(probabilities * 1.01, y, s, AccuracyParity(0.1), scores="probabilities", **RUN)

@@ -117,6 +117,13 @@ def test_every_form_of_output(run: Run) -> None:
     assert 'name: "Adult"' in Path("README.md").read_text()
 
 
+def test_a_floor_without_the_dense_model_is_not_decidable_and_says_so(run: Run) -> None:
+    code, out, err = run(*MODEL, "--constraint", "equal_opportunity:1,floor=0.2", "--json", "a.json")
+    assert code == 3
+    assert "accuracy_floor: not decidable" in out
+    assert err.startswith("warning: floor=0.2 of equal_opportunity compares with the dense model, and there is none")
+
+
 def test_markdown_on_the_screen_without_outputs(run: Run) -> None:
     code, out, err = run(*TABLE, "--constraint", "accuracy_parity:0.5", "--groups", "f,m")
     assert code == 0

@@ -57,7 +57,8 @@ def test_two_constraints_that_were_met_in_turn_collide() -> None:
 def test_one_that_was_never_met_is_no_collision() -> None:
     history = [row(0.02, 0.09), row(0.12, 0.08)]
     said = collisions(after(0.02, 0.09), history)
-    assert said == " accuracy_floor was never met, the closest moment exceeded it by 0.0300."
+    met_then = "(and equal_opportunity by 0.0700)"
+    assert said == f" accuracy_floor was never met, the closest moment exceeded it by 0.0300 {met_then}."
 
 
 def test_every_pair_is_looked_at() -> None:

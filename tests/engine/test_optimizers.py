@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from fairprune_plugin.engine.optimizers import OptimizerWatch, kept_positions, rebuild
 from fairprune_plugin.errors import StaleOptimizerError
@@ -137,3 +138,21 @@ def test_a_fresh_optimizer_without_state_is_rebuilt_too() -> None:
 def test_kept_positions() -> None:
     kept = kept_positions(nn.Parameter(torch.zeros(4, 3)), {0: torch.tensor([1, 3])})
     assert [positions.tolist() for positions in kept] == [[0, 2], [0, 1, 2]]
+
+
+def test_a_watch_that_is_collected_during_a_step_disturbs_no_optimizer() -> None:
+    """torch walks its global hooks while the last reference to a forgotten pruner's watch goes."""
+    watches = [OptimizerWatch([], lambda: None)]
+    weight = nn.Parameter(torch.ones(1))
+
+    def forget(*_: object) -> None:
+        watches.clear()
+        gc.collect()
+
+    handle = register_optimizer_step_post_hook(forget)
+    later = OptimizerWatch([weight], lambda: None)  # a hook behind the one that goes
+    weight.grad = torch.ones(1)
+    SGD([weight], lr=0.5).step()
+    assert weight.item() == 0.5
+    handle.remove()
+    later.stop()

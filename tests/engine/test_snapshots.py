@@ -96,12 +96,13 @@ def test_a_gap_that_training_batches_see_as_well_counts_under_both() -> None:
         best.offer(model, torch.ones(1), evaluation(0.95, 0.13), 2, training_excess=0.0)  # .03 over on validation
         assert best.best is not None
         assert best.best.step == chosen
-    assert rank(lucky, BOTH, 0.04) < rank(evaluation(0.1, 0.13), BOTH) < rank(lucky, BOTH, 0.02)
+    # Feasible on validation comes first, whatever training data say.
+    assert rank(evaluation(0.99, 0.13), BOTH) < rank(lucky, BOTH, 0.04) < rank(evaluation(0.1, 0.05), BOTH, 0.02)
 
 
 def test_could_win_is_whether_an_offer_without_training_excess_would_be_taken() -> None:
     model, best = nn.Linear(1, 1), BestSnapshot(BOTH)
     assert best.could_win(evaluation(0.1, 0.9))
     best.offer(model, torch.ones(1), evaluation(0.9, 0.05), 0, training_excess=0.02)
-    assert best.could_win(evaluation(0.1, 0.11))  # .01 over on validation, against .02 over on training data
-    assert not best.could_win(evaluation(0.99, 0.13))
+    assert best.could_win(evaluation(0.1, 0.1))  # within the tolerance, and perhaps on training data as well
+    assert not best.could_win(evaluation(0.99, 0.11))

@@ -334,3 +334,9 @@ def test_discovered_groups_are_not_written() -> None:
     found = EqualOpportunity(0.1, groups=groups)
     assert found.group_names == ("race=3", "race=7")
     assert constraint_from(found.to_dict()) == EqualOpportunity(0.1, groups={"race": None})
+
+
+def test_a_reference_is_called_by_its_value_when_values_are_numbers() -> None:
+    assert AccuracyParity(0.1, groups=(5, 6), reference=6).reference_key == 1
+    assert AccuracyParity(0.1, groups=(1, 2), reference=1).reference_key == 0
+    assert AccuracyParity(0.1, groups=3, reference=1).reference_key == 1

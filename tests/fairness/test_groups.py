@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -44,7 +45,6 @@ def test_ids_of_one_attribute(sensitive: Any) -> None:
 ERRORS: dict[str, tuple[Any, str]] = {
     "none": (None, "as a tensor of group ids or a list of 3 names, got NoneType"),
     "text": ("old", "got str"),
-    "array": (torch.zeros(3).numpy(), "got ndarray"),
     "too-short": (torch.tensor([0, 1]), r"shape \(3,\), one group id per sample, got \(2,\)"),
     "short-list": ([0, 1], r"shape \(3,\)"),
     "short-list-of-names": (["old"], "for 3 samples, got 1 values"),
@@ -168,3 +168,26 @@ def test_fewer_than_two_groups_are_refused(spec: Any) -> None:
 
 def test_an_attribute_with_one_value_beside_another_is_fine() -> None:
     assert Groups.parse({"country": ("DE",), "gender": 2}).names == ("DE × 0", "DE × 1")
+
+
+@pytest.mark.parametrize("values", [(1, 0), (18, 65, 7), ("5", "-6"), (1, 2)], ids=str)
+def test_names_that_are_numbers_are_the_values_themselves(values: tuple[int | str, ...]) -> None:
+    groups = Groups.parse(values)
+    numbers = [int(value) for value in values]
+    column = torch.tensor(numbers[::-1] + numbers)
+    ids = groups.checked_ids(column, batch=len(column), device=torch.device("cpu"))
+    assert [groups.names[i] for i in ids] == [str(v) for v in column.tolist()]
+    by_name = groups.checked_ids([str(v) for v in column.tolist()], batch=len(column), device=torch.device("cpu"))
+    assert torch.equal(ids, by_name)
+    with pytest.raises(DataError, match="never declared"):
+        groups.checked_ids(torch.tensor([99]), batch=1, device=torch.device("cpu"))
+    assert Groups.parse(groups.spec()) == groups
+
+
+def test_arrays_are_read_like_tensors_and_lists() -> None:
+    cpu = torch.device("cpu")
+    ids, names = Groups.parse(2), Groups.parse(("f", "m"))
+    assert ids.checked_ids(np.array([0, 1, 1]), batch=3, device=cpu).tolist() == [0, 1, 1]
+    assert names.checked_ids(np.array(["m", "f"]), batch=2, device=cpu).tolist() == [1, 0]
+    with pytest.raises(DataError, match="shape"):
+        ids.checked_ids(np.zeros((3, 2)), batch=3, device=cpu)

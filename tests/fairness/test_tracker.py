@@ -254,3 +254,9 @@ def test_state_round_trip_continues_identically() -> None:
     second.load_state_dict(first.state_dict())
     assert run(second, batches()[3:]) == expected[3:]
     assert any(value != 0 for value in expected[3:])
+
+
+def test_augmented_penalties_of_changes_are_refused() -> None:
+    """The dense rates have no surrogate, so that a satisfied floor would be pushed on."""
+    with pytest.raises(ConfigError, match="no surrogate"):
+        ConstraintTracker(DegradationParity(0.1), Task(2), MultiplierConfig(rule="augmented"))

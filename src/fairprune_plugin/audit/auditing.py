@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..engine.batches import Forward, default_forward
@@ -16,8 +15,8 @@ from ..fairness.constraint import Constraint
 from ..fairness.constraints import with_floors
 from ..fairness.groups import Groups
 from ..fairness.outputs import Outputs
-from ..fairness.rates import Rate
-from .collect import Predictions, collect
+from .collect import Predictions, collect, constant
+from .compared import ComparedRate, compared_rates, named_apart
 from .decide import judge
 from .history import runs_of
 from .levelling import levelling_down
@@ -54,7 +53,8 @@ def audit(
         loader: Batches ``(x, y, s)`` or mappings; walked once, so that a generator will do.
         constraints: One, several or none. Groups left to the data (``groups=None``) are discovered; without any
             constraint so are the groups of the report.
-        reference_model: The dense model. Adds every group's paired change; degradation parity and floors need it.
+        reference_model: The dense model. Adds every group's paired change. Degradation parity needs it;
+            a ``floor`` without it is not decidable, with a warning.
         split: Name of the split.
         forward: ``(model, x) → logits``, for both models.
         model_name: Shown in the report.
@@ -156,7 +156,7 @@ def _audit(
     constraints, memberships = assign(constraints, predictions.sensitive, predictions.sizes)
     groupings = {}
     for groups, member in memberships.items():
-        compared = [rate for c in constraints if c.group_spec == groups for rate in c.rates(outputs.task)]
+        compared = [item for c in constraints if c.group_spec == groups for item in compared_rates(c, outputs.task)]
         groupings[groups] = _grouping(member, outputs, reference, compared, settings)
     verdicts, flags = [], []
     for constraint in constraints:
@@ -184,7 +184,7 @@ def _audit(
 
 
 def _grouping(
-    member: Membership, outputs: Outputs, reference: Outputs | None, compared: list[Rate], settings: Settings
+    member: Membership, outputs: Outputs, reference: Outputs | None, compared: list[ComparedRate], settings: Settings
 ) -> GroupingReport:
     own = quantities(outputs, settings.bins, compared)
     before = None if reference is None else quantities(reference, settings.bins, compared)
@@ -218,14 +218,27 @@ def _checked(constraints: Constraints, has_reference: bool, bootstrap: int, bins
     for name, value, least in (("bootstrap", bootstrap, 100), ("bins", bins, 2)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"expected {name} as a whole number ≥ {least}, got {value!r}")
-    return with_floors(given)
+    if not has_reference:
+        _warn_of_floors(given)
+    return with_floors(named_apart(given))
+
+
+def _warn_of_floors(constraints: tuple[Constraint, ...]) -> None:
+    asked = [f"floor={c.floor:g} of {c.name}" for c in constraints if c.floor is not None]
+    if asked:
+        warnings.warn(
+            f"{', '.join(asked)} compares with the dense model, and there is none: not decidable. Pass the dense model as "
+            "reference_model (its predictions as reference_logits), or leave floor out",
+            FairPruneWarning,
+            stacklevel=4,
+        )
 
 
 def _degenerate(outputs: Outputs) -> list[str]:
-    predicted = torch.unique(outputs.predicted())
-    if outputs.num_labels is None and len(predicted) == 1 and len(outputs.targets) > 1:
-        return [f"every prediction is class {int(predicted)}: equal rates of the most useless kind"]
-    return []
+    predicted = outputs.predicted()
+    if len(predicted) < 2:
+        return []
+    return [f"every prediction{which}: equal rates of the most useless kind" for which in constant(predicted)]
 
 
 def _skips(memberships: dict[Groups, Membership]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from ..engine.batches import Forward, missing_sensitive, read_batch
 from ..engine.evaluate import mode
-from ..errors import DataError
+from ..errors import DataError, FairPruneWarning
 from ..fairness.outputs import Outputs
 from .scores import as_logits
 
@@ -50,7 +52,7 @@ class Predictions:
         """From the batches' logits, targets and sensitive attributes (``reference`` may be empty).
 
         Raises:
-            DataError: For shapes that do not fit, NaN logits, or a reference that predicts something else.
+            DataError: For shapes that do not fit, logits that are not finite, or a reference that predicts something else.
         """
         ready, notes = as_logits(logits, scores, "the model", targets)
         outputs = _joined(ready, targets, "the model")
@@ -64,12 +66,9 @@ class Predictions:
                     f"expected a reference model with the outputs of the audited one, {outputs.task}, got {second.task}: "
                     "both must predict the same task"
                 )
-        present = torch.unique(outputs.targets)
-        if outputs.num_labels is None and len(present) == 1:
-            notes = [
-                *notes,
-                f"every label is class {int(present)}: rates that condition on another class are undefined",
-            ]
+        conditions = "rates that condition on another class are undefined"
+        alike = [f"every label{which}: {conditions}" for which in constant(outputs.targets)]
+        notes = [*notes, *alike, *_one_hot(outputs)]
         sizes = tuple(len(batch) for batch in targets)
         return cls(outputs, second, tuple(map(on_cpu, sensitive)), sizes, tuple(notes))
 
@@ -98,6 +97,7 @@ def collect(
     logits: list[list[Tensor]] = [[] for _ in models]
     targets: list[Tensor] = []
     sensitive: list[Any] = []
+    empty = 0
     with ExitStack() as modes, torch.no_grad():
         for each in models:
             modes.enter_context(mode(each, training=False))
@@ -106,20 +106,69 @@ def collect(
                 batch = read_batch(raw, _on_device(each))
                 if batch.sensitive is None:
                     raise missing_sensitive(raw, split)
-                out = forward(each, batch.inputs)
+                if _is_empty(batch.targets):
+                    break
+                out = _of_reference(each, batch.inputs, forward) if place else forward(each, batch.inputs)
                 if not isinstance(out, Tensor):
                     raise DataError(
-                        f"expected the model to return a tensor (or an object with .logits), got {type(out).__name__}: pass "
-                        "forward=lambda model, x: …"
+                        f"expected the {'reference ' * place}model to return a tensor (or an object with .logits), got "
+                        f"{type(out).__name__}: pass forward=lambda model, x: …"
                     )
                 logits[place].append(out.detach().cpu())
+            if _is_empty(batch.targets):
+                empty += 1
+                continue
             if not isinstance(batch.targets, Tensor):
                 raise DataError(f"expected targets as a tensor, got {type(batch.targets).__name__}")
             targets.append(batch.targets.cpu())
             sensitive.append(batch.sensitive)
     if not targets:
-        raise DataError(f"the {split} loader is empty: no batch to audit")
-    return Predictions.of(logits[0], logits[1] if reference_model else [], targets, sensitive, scores=scores)
+        raise DataError(f"the {split} loader is empty: no {'sample' if empty else 'batch'} to audit")
+    found = Predictions.of(logits[0], logits[-1] if len(models) > 1 else [], targets, sensitive, scores=scores)
+    if not empty:
+        return found
+    skipped = f"{empty} batch{'es' if empty > 1 else ''} of the {split} loader without a sample: skipped"
+    return dataclasses.replace(found, notes=(*found.notes, skipped))
+
+
+def _is_empty(targets: Any) -> bool:
+    return isinstance(targets, Tensor) and targets.dim() > 0 and len(targets) == 0
+
+
+def _of_reference(model: nn.Module, inputs: Any, forward: Forward) -> Any:
+    """The reference model's outputs; who passes two models wants to know which one failed."""
+    try:
+        return forward(model, inputs)
+    except Exception as error:
+        raise DataError(
+            f"the reference model failed on inputs that the audited model took: {type(error).__name__}: {error}. Both "
+            "models must take the same batches"
+        ) from error
+
+
+def constant(ids: Tensor) -> list[str]:
+    """What is always the same class, in words: ``" is class 1"``; of ``(N, L)`` ids ``" of labels 0, 3 is class 0"``."""
+    if ids.dim() == 1:
+        present = torch.unique(ids)
+        return [f" is class {int(present)}"] if len(present) == 1 else []
+    found = []
+    for cls in (0, 1):
+        labels = (ids == cls).all(dim=0).nonzero().reshape(-1).tolist()
+        if labels:
+            found.append(f" of label{'s'[: len(labels) > 1]} {', '.join(map(str, labels))} is class {cls}")
+    return found
+
+
+def _one_hot(outputs: Outputs) -> list[str]:
+    """A target per class and exactly one of them set looks like class ids in another dress."""
+    if outputs.num_labels is None or not bool((outputs.targets.sum(dim=1) == 1).all()):
+        return []
+    note = (
+        f"every sample has exactly one of {outputs.num_labels} labels: read as a multi-label task; if these are one-hot "
+        "classes, pass class ids, y.argmax(1)"
+    )
+    warnings.warn(note, FairPruneWarning, stacklevel=5)
+    return [note]
 
 
 def on_cpu(sensitive: Any) -> Any:
@@ -158,11 +207,13 @@ def _joined(logits: list[Tensor], targets: list[Tensor], whose: str) -> Outputs:
         batches[0].num_classes,
         batches[0].num_labels,
     )
-    wrong = torch.isnan(outputs.logits).reshape(len(outputs.logits), -1).any(1)
+    wrong = ~torch.isfinite(outputs.logits).reshape(len(outputs.logits), -1).all(1)
     if bool(wrong.any()):
         first = int(wrong.nonzero()[0])
+        kinds = {"NaN": torch.isnan(outputs.logits), "infinity": torch.isinf(outputs.logits)}
+        gave = " or ".join(kind for kind, where in kinds.items() if bool(where.any()))
         raise DataError(
-            f"expected finite logits, but {whose} gave NaN for {int(wrong.sum())} of {len(wrong)} samples (the first is "
+            f"expected finite logits, but {whose} gave {gave} for {int(wrong.sum())} of {len(wrong)} samples (the first is "
             f"number {first}): a sample without a prediction cannot be judged, and leaving it out would flatter the model"
         )
     return outputs

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..fairness.constraint import Constraint
+from ..fairness.constraints import RateParity
 from ..fairness.outputs import Outputs
-from ..fairness.rates import Rate
 from . import text
 from .bootstrap import basic_interval
+from .compared import ComparedRate, compared_rates
 from .gaps import Gaps, gaps_of
 from .membership import Membership
 from .quantities import LOSS
@@ -73,6 +74,8 @@ class AuditVerdict:
         scale: How rates and gap are written, see :mod:`.text`.
         relative: Whether the rates are changes against the reference model.
         one_sided: Whether only losses count.
+        own_rate: Whether the compared rate is a user's own, whose name is to be read as it stands.
+        label: The one label of a multi-label task that is constrained, if any.
     """
 
     constraint: str
@@ -96,6 +99,8 @@ class AuditVerdict:
     scale: str = text.PERCENT
     relative: bool = False
     one_sided: bool = False
+    own_rate: bool = False
+    label: int | None = None
 
     @property
     def within(self) -> bool:
@@ -141,9 +146,11 @@ def judge(
         *basic_interval(item.gap - old, gaps.changes[:, worst]),
         critical=gaps.critical,
         notes=tuple(notes),
-        scale=_scale(constraint.rates(outputs.task)[0]),
+        scale=_scale(compared_rates(constraint, outputs.task)[0]),
         relative=constraint.relative_to_dense,
         one_sided=len(constraint.sides) == 1,
+        own_rate=isinstance(constraint, RateParity),
+        label=constraint.label,
     )
 
 
@@ -169,10 +176,10 @@ def needed_samples(gaps: Gaps, tolerance: float, names: tuple[str, ...]) -> Need
     return NeededSamples(factor, gaps.comparisons[row].rate, needed)
 
 
-def _scale(rate: Rate) -> str:
-    if rate.indicator:
+def _scale(compared: ComparedRate) -> str:
+    if compared.rate.indicator:
         return text.PERCENT
-    return text.NATS if text.parsed(rate.name)[0] == LOSS else text.NUMBER
+    return text.NATS if compared.name == LOSS else text.NUMBER
 
 
 def _status(tolerance: float, gaps: tuple[GapOfRate, ...], *, complete: bool) -> str:

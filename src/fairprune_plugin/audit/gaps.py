@@ -120,7 +120,7 @@ def gaps_of(
     drawn = _replicates(rates, outputs, reference, ids, values, before, replicates, rng)
     compared, draws = mean(values), torch.stack([mean(draw) for draw in drawn[0]])
     old = None if before is None else (mean(before), torch.stack([mean(draw) for draw in drawn[1]]))
-    closed = families.variance(variances, totals > 0)
+    closed = families.variance(variances, known)
     spread = torch.maximum(draws.var(dim=0), closed).nan_to_num(0.0)
     all_totals = families.total(totals)
     weights = parity.reference_weights(compared, all_totals, constraint.reference_key)

@@ -49,7 +49,7 @@ def levelling_down(verdict: AuditVerdict, measures: Sequence[Measure]) -> list[L
     A loss counts when its whole 95 % interval is one. Rates of a user's own are not looked at: nobody knows whether
     more of them is better.
     """
-    if not verdict.within:
+    if not verdict.within or verdict.own_rate:
         return []
     wanted = {item.rate for item in verdict.gaps}
     found = []

@@ -101,7 +101,7 @@ def _grouping(report: FairnessAudit, grouping: GroupingReport, mark: str) -> Ite
     for table in tables(report, grouping):
         if table.title:
             yield from ["", f"{mark}## {escaped(table.title)}", ""]
-        yield _row(["Group", "Samples", *table.columns])
+        yield _row(["Group", "Samples", *map(escaped, table.columns)])
         yield _row(["---", *["---:"] * (1 + len(table.columns))])
         for group, measures in table.rows:
             count = text.count(sizes.get(group, report.samples))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from . import text, wording
+from . import wording
 from .markdown import markdown
-from .report import FairnessAudit
+from .measures import Measure
+from .report import FairnessAudit, GroupingReport
 
 PRINTABLE = str.maketrans({chr(code): " " for code in (*range(32), *range(0x7F, 0xA0), 0x2028, 0x2029, 0xFEFF)})
 
@@ -43,21 +45,15 @@ def metadata(
 ) -> dict[str, Any]:
     """The model index: overall accuracy, the accuracy of the worst group, and every constraint's gap and verdict."""
     metrics = [_metric("accuracy", "Accuracy", report.measure("accuracy").value)]
-    for grouping in report.groupings:
-        known = [
-            m
-            for m in grouping.measures
-            if (m.name, m.cls, m.label) == ("accuracy", None, None)
-            and m.group in grouping.groups
-            and not math.isnan(m.value)
-        ]
+    for grouping in _distinct(report.groupings):
+        known = _known(grouping, "accuracy")
         if known:
             worst = min(known, key=lambda m: m.value)
             about = f" by {grouping.attribute}" if grouping.attribute else ""
             metrics.append(_metric("accuracy", f"Worst-group accuracy{about} ({worst.group})", worst.value))
     for verdict in report.verdicts:
         if not math.isnan(verdict.gap):
-            rate = text.rate_title(verdict.rate, report.class_names, binary=wording.is_binary(report))
+            rate = wording.compared_title(verdict, verdict.rate, report)
             name = (
                 f"{wording.verdict_title(verdict)}: gap in {rate} (tolerance {verdict.tolerance:g}: {verdict.status})"
             )
@@ -72,6 +68,32 @@ def metadata(
         "tags": ["fairness", "pruning"],
         "model-index": [{"name": model_name or report.model_name, "results": [result]}],
     }
+
+
+def _known(grouping: GroupingReport, name: str) -> list[Measure]:
+    """One overall quantity of the groups, where it is defined."""
+    return [
+        m
+        for m in grouping.measures
+        if m.key == (name, None, None) and m.group in grouping.groups and not math.isnan(m.value)
+    ]
+
+
+def _distinct(groupings: Sequence[GroupingReport]) -> list[GroupingReport]:
+    """The groupings without those of the same people under other names; the one with the most telling names is kept.
+
+    The same people: as many, with the same mean loss to the last digit, in every group.
+    """
+    found: dict[frozenset[tuple[int, float]], GroupingReport] = {}
+    for grouping in groupings:
+        people = frozenset((m.samples, m.value) for m in _known(grouping, "loss"))
+        if people not in found or _telling(grouping) > _telling(found[people]):
+            found[people] = grouping
+    return list(found.values())
+
+
+def _telling(grouping: GroupingReport) -> tuple[bool, bool]:
+    return not all(name.isdigit() for name in grouping.groups), bool(grouping.attribute)
 
 
 def _metric(kind: str, name: str, value: float) -> dict[str, Any]:

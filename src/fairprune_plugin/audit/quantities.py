@@ -12,6 +12,7 @@ from ..fairness import rates
 from ..fairness.outputs import Outputs, Task
 from . import calibration, text
 from .bootstrap import Array
+from .compared import ComparedRate
 
 RATE = "rate"
 MEAN = "mean"
@@ -30,7 +31,7 @@ class Quantity:
 
     Attributes:
         name: ``accuracy``, ``selection_rate``, ``true_positive_rate``, ``false_positive_rate``, ``precision``,
-            ``loss`` or ``calibration_error``.
+            ``loss`` or ``calibration_error``; or the name of a user's own rate.
         kind: ``"rate"``: a proportion; ``"mean"``: another mean; ``"calibration"``: :mod:`.calibration`.
         values: ``(N,)`` of each sample, or ``(N, bins)`` signed errors for a calibration.
         counted: ``(N,)`` bool: which samples count.
@@ -53,7 +54,7 @@ class Quantity:
         return text.NUMBER if self.kind == MEAN and self.name != ACCURACY else text.PERCENT
 
 
-def quantities(outputs: Outputs, bins: int, compared: Sequence[rates.Rate] = ()) -> list[Quantity]:
+def quantities(outputs: Outputs, bins: int, compared: Sequence[ComparedRate] = ()) -> list[Quantity]:
     """All quantities of a task, in the order of the tables.
 
     Args:
@@ -63,12 +64,11 @@ def quantities(outputs: Outputs, bins: int, compared: Sequence[rates.Rate] = ())
     """
     table = _standard(outputs, bins)
     there = {(quantity.name, quantity.cls, quantity.label) for quantity in table}
-    for rate in compared:
-        name, cls, label = text.parsed(rate.name)
-        assert not isinstance(cls, str)  # "macro" is the name of a mean of rates, never of one
-        if (name, cls, label) not in there:
-            there.add((name, cls, label))
-            table.append(_of_rate(name, rate, outputs, cls, label))
+    for item in compared:
+        key = (item.name, item.cls, item.label)
+        if key not in there:
+            there.add(key)
+            table.append(_of_rate(item.name, item.rate, outputs, item.cls, item.label))
     return table
 
 

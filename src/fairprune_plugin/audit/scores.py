@@ -12,6 +12,7 @@ from ..errors import ConfigError, DataError, FairPruneWarning
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
 _SMALLEST = 1e-12  # keeps the logit of a probability of 0 or 1 finite
+_ROUNDING = 1e-6  # single precision gives probabilities such as 1.0000001
 
 
 def as_logits(batches: list[Tensor], scores: str, whose: str, targets: list[Tensor]) -> tuple[list[Tensor], list[str]]:
@@ -49,7 +50,7 @@ def _exclusive(scores: Tensor, targets: Tensor) -> bool:
 
 
 def _could_be_probabilities(scores: Tensor, targets: Tensor) -> bool:
-    if not bool(((scores >= 0) & (scores <= 1)).all()):
+    if not bool(((scores >= -_ROUNDING) & (scores <= 1 + _ROUNDING)).all()):
         return False
     if not _exclusive(scores, targets):
         return True

@@ -17,7 +17,7 @@ TITLES = {
 }
 PERCENT, NATS, NUMBER = "percent", "nats", "number"  # how a quantity is written
 NOTHING = "–"
-_RATE_NAME = re.compile(r"^(?P<name>[^\[@]+)(\[(?P<cls>\w+)\])?(@(?P<label>\d+))?$")
+_RATE_NAME = re.compile(r"^(?P<name>[^\[@]+)(\[(?P<cls>\d+|macro)\])?(@(?P<label>\d+))?$")
 
 
 def title(name: str, cls: int | str | None, label: int | None, class_names: Sequence[str], *, binary: bool) -> str:

@@ -49,6 +49,14 @@ def verdict_title(verdict: AuditVerdict) -> str:
     return f"{head} · {verdict.attribute}" if verdict.attribute else head
 
 
+def compared_title(verdict: AuditVerdict, rate: str, report: FairnessAudit) -> str:
+    """A rate that a constraint compares, in words; the name of a user's own rate is not taken apart."""
+    if not verdict.own_rate:
+        return text.rate_title(rate, report.class_names, binary=is_binary(report))
+    name = rate if verdict.label is None else rate.removesuffix(f"@{verdict.label}")
+    return text.title(name, None, verdict.label, report.class_names, binary=is_binary(report))
+
+
 def gap_sentence(verdict: AuditVerdict, report: FairnessAudit) -> str:
     """Gap, interval and tolerance."""
     limit = text.difference(verdict.tolerance, verdict.scale)
@@ -59,7 +67,7 @@ def gap_sentence(verdict: AuditVerdict, report: FairnessAudit) -> str:
 
 
 def _gap_in_words(verdict: AuditVerdict, report: FairnessAudit, size: str) -> str:
-    rate = text.rate_title(verdict.rate, report.class_names, binary=is_binary(report))
+    rate = compared_title(verdict, verdict.rate, report)
     groups = f" ({' and '.join(verdict.groups)})" if verdict.groups else ""
     if verdict.relative:
         rate = f"Change of {rate[:1].lower()}{rate[1:]} against {report.reference_name}"
@@ -91,7 +99,7 @@ def needed_sentence(verdict: AuditVerdict, report: FairnessAudit) -> str:
     if needed.factor > HOPELESS:
         times = text.count(HOPELESS)
         return f"More than {times} times the samples would be needed: the gap is all but equal to the tolerance."
-    rate = text.rate_title(needed.rate, report.class_names, binary=is_binary(report))
+    rate = compared_title(verdict, needed.rate, report)
     groups = ", ".join(
         f"{name}: {text.count(now)} → {text.count(then)}" for name, now, then in needed.groups if then is not None
     )

@@ -96,6 +96,9 @@ def read_labels(loader: Iterable[Any], model: nn.Module, split: str) -> list[Lab
         batch = read_batch(raw, model)
         if batch.sensitive is None:
             raise missing_sensitive(raw, split)
+        if not isinstance(batch.targets, Tensor) or not bool(torch.isfinite(batch.targets).all()):
+            what = "NaN or infinite values" if isinstance(batch.targets, Tensor) else type(batch.targets).__name__
+            raise DataError(f"expected the targets of the {split} data as a tensor of class ids, got {what}")
         labels.append(Labels(batch.targets.cpu(), _to_cpu(batch.sensitive)))
     if not labels:
         raise DataError(f"the {split} loader is empty: no batch to train or judge on")

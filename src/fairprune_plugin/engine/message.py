@@ -76,11 +76,15 @@ def collisions(after: Evaluation, history: Sequence[HistoryRow]) -> str:
     ]
     out = []
     for i, name in enumerate(names):
-        closest = min(row[i] for row in excesses)
-        if math.isinf(closest):
+        row = min(excesses, key=lambda row: row[i])
+        if math.isinf(row[i]):
             out.append(f"{name} was undefined at every moment")
-        elif closest > 0:
-            out.append(f"{name} was never met, the closest moment exceeded it by {closest:.4f}")
+        elif row[i] > 0:
+            then = [
+                f"{other} by {over:.4f}" for other, over in zip(names, row, strict=True) if other != name and over > 0
+            ]
+            others = f" (and {', '.join(then)})" if then else ""
+            out.append(f"{name} was never met, the closest moment exceeded it by {row[i]:.4f}{others}")
     for i, first in enumerate(names):
         for j in range(i + 1, len(names)):
             alone = any(row[i] <= 0 for row in excesses) and any(row[j] <= 0 for row in excesses)
@@ -90,4 +94,9 @@ def collisions(after: Evaluation, history: Sequence[HistoryRow]) -> str:
                     f"{first} and {names[j]} collide: each was met, never both, the closest moment exceeded one of them by "
                     f"{both:.4f}"
                 )
-    return f" {'; '.join(out)}." if out else ""
+    if not out:
+        together = min(max(row) for row in excesses)
+        out.append(
+            f"the constraints were never all met at one moment, the closest exceeded one of them by {together:.4f}"
+        )
+    return f" {'; '.join(out)}."

@@ -13,6 +13,15 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from ..errors import StaleOptimizerError
 
+# Handles of watches that were garbage collected. Collection can happen in the middle of any optimizer's step, while torch
+# walks its hooks, so they are removed at the next occasion that is ours; until then such a hook does nothing.
+_RETIRED: list[Any] = []
+
+
+def _remove_retired() -> None:
+    while _RETIRED:
+        _RETIRED.pop().remove()
+
 
 class OptimizerWatch:
     """Calls back after every ``step()`` of an optimizer that holds watched parameters.
@@ -37,8 +46,9 @@ class OptimizerWatch:
             if live is not None and call is not None and live._concerns(optimizer):
                 call()
 
+        _remove_retired()
         self._handle = register_optimizer_step_post_hook(hook)
-        weakref.finalize(self, self._handle.remove)
+        weakref.finalize(self, _RETIRED.append, self._handle)
 
     def _concerns(self, optimizer: Optimizer) -> bool:
         groups = optimizer.param_groups
@@ -51,6 +61,7 @@ class OptimizerWatch:
     def stop(self) -> None:
         """No more callbacks; the optimizers that were seen refuse to step on replaced parameters."""
         self._handle.remove()
+        _remove_retired()
         for optimizer, (_, concerned) in list(self._concerned.items()):
             if concerned:
                 optimizer.register_step_pre_hook(_refuse)

@@ -33,13 +33,14 @@ def rank(evaluation: Evaluation, select_by: str = GAP, training_excess: float = 
 
     Args:
         evaluation: Of a snapshot.
-        select_by: Whether the excess is that of the gap, of the upper bound of its 95 % interval, or the larger one of
-            the gap and of the training data's.
+        select_by: Whether the excess is that of the gap, of the upper bound of its 95 % interval, or that of the gap and
+            then, among equals, that of the training data.
         training_excess: By how much the gap on training data exceeds the tolerance.
     """
     if select_by == BOTH:
-        # The best of many moments by one small split is partly the luckiest one: a gap that both splits see is not.
-        return (-max(evaluation.excess, training_excess), evaluation.accuracy)
+        # Feasible on validation first. The best of many moments by one small split is partly the luckiest one: a gap
+        # that training data see as well is not.
+        return (-evaluation.excess, -training_excess, evaluation.accuracy)
     if select_by == UPPER_BOUND:
         # An undefined gap leaves every moment of a run without an upper bound: then the defined gaps decide.
         return (-evaluation.upper_excess, -evaluation.excess, evaluation.accuracy)

@@ -25,13 +25,15 @@ class Constraint:
 
     Attributes:
         tolerance: Largest allowed gap, in [0, 1] for rates, in nats for losses.
-        groups: Number of groups ``G ≥ 2``, or their names; sample ``i`` belongs to group ``s[i]``. Several sensitive
+        groups: Number of groups ``G ≥ 2``, or their names; sample ``i`` belongs to group ``s[i]``, a position among the
+            names (names that are whole numbers are the values themselves), or is called by its name. Several sensitive
             attributes as a mapping, ``{"gender": 2, "race": ("White", "Black")}``: their intersections are the
             groups, and a batch gives ``s`` as a mapping of ``(N,)`` ids or as columns ``(N, A)`` (then keys may be
             column numbers). ``None``, alone or in the mapping: discovered from the data.
         reference: What a group is compared with. ``"pairwise"`` (default): the gap is the difference between
             the best and the worst group (Fairlearn's *difference*, Definition 1 of the BiFP paper).
-            ``"overall"``: each group's distance from everybody's rate. A group's name or id: distance from it.
+            ``"overall"``: each group's distance from the rate of everybody (in groups that are large enough). A
+            group's name or id: distance from it.
         surrogate: ``"sigmoid"``, ``"logistic"``, ``"hinge"``, ``"linear"``, ``"probability"`` or ``"cross_entropy"``.
         positive: Multi-class only: the one class whose rates are constrained; default every class (one against the
             rest). In a binary task the rates are those of class 1 unless this is 0.
@@ -116,6 +118,9 @@ class Constraint:
             return self.reference
         if not self.group_spec.known:
             return str(self.reference)  # checked again once the groups are discovered
+        attributes = self.group_spec.attributes
+        if len(attributes) == 1 and attributes[0].codes is not None and str(self.reference) in self.group_names:
+            return self.group_names.index(str(self.reference))  # values that are numbers are called by their value
         named = isinstance(self.reference, int) and not isinstance(self.reference, bool)
         if named and 0 <= int(self.reference) < self.num_groups:
             return int(self.reference)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
 
 UNKNOWN = -1
+_WHOLE = re.compile(r"-?\d+")
 JOINED = " × "
 
 
@@ -24,7 +27,7 @@ class Attribute:
         key: Where a batch keeps it: a key of a mapping, a column of an ``(N, A)`` tensor, or ``None`` when the
             sensitive attribute is given by itself.
         names: Of its values; empty while they are to be discovered.
-        codes: The whole number that stands for each value; default ``0 … K−1``.
+        codes: The whole number that stands for each value; default ``0 … K−1``, or the names if they are numbers.
     """
 
     key: str | int | None
@@ -76,9 +79,9 @@ class Groups:
         if spec is None:
             return cls(())
         if isinstance(spec, Mapping):
-            groups = cls(tuple(Attribute(key, () if v is None else _names(v)) for key, v in spec.items()))
+            groups = cls(tuple(_attribute(key, value) for key, value in spec.items()))
         else:
-            groups = cls((Attribute(None, _names(spec)),))
+            groups = cls((_attribute(None, spec),))
         if spec == {} or (groups.known and len(groups.names) < 2):
             raise ConfigError(
                 f"expected at least two groups (their number or their names), got {spec!r}: one group alone has no gap"
@@ -92,8 +95,10 @@ class Groups:
 
     def spec(self) -> Any:
         """Plain values that :meth:`parse` reads back (what was discovered is to be discovered again)."""
-        discovered = self.present is not None
-        values = {a.key: None if a.codes is not None or discovered else list(a.names) or None for a in self.attributes}
+        values: dict[Any, list[str] | None] = {}
+        for attribute in self.attributes:
+            declared = attribute.codes is None or attribute.names == tuple(str(code) for code in attribute.codes)
+            values[attribute.key] = list(attribute.names) or None if declared and self.present is None else None
         return values.get(None) if set(values) <= {None} else values
 
     @property
@@ -224,7 +229,10 @@ def attribute_columns(
 
 
 def _listed_ids(column: Any, device: torch.device) -> Any:
-    """A list of whole numbers means what a tensor of them means."""
+    """A list or array of whole numbers means what a tensor of them means; an array of names is a list of names."""
+    if isinstance(column, np.ndarray):
+        numeric = column.dtype.kind in "biuf"
+        column = torch.as_tensor(column, device=device) if numeric else column.tolist()
     if isinstance(column, list | tuple) and all(isinstance(value, int) for value in column):
         return torch.tensor(column, device=device, dtype=torch.long)
     return column
@@ -262,6 +270,13 @@ def _column(sensitive: Any, attribute: Attribute, position: int, attributes: Seq
             "them, or a tensor (N, A) with one column each"
         )
     return sensitive
+
+
+def _attribute(key: str | int | None, spec: Any) -> Attribute:
+    """Names that are whole numbers are the values themselves: ``groups=(18, 65)`` are the groups 18 and 65."""
+    names = () if spec is None else _names(spec)
+    codes = tuple(int(name) for name in names) if all(_WHOLE.fullmatch(name) for name in names) else ()
+    return Attribute(key, names, codes if codes and codes != tuple(range(len(names))) else None)
 
 
 def _names(spec: Any) -> tuple[str, ...]:

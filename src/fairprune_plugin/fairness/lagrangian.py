@@ -19,6 +19,7 @@ from .discovery import discover
 from .groups import Groups
 from .multipliers import MultiplierConfig
 from .outputs import Outputs, Task
+from .probabilities import ENOUGH, could_be_probabilities
 from .tracker import ConstraintTracker
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]
@@ -140,7 +141,7 @@ class Lagrangian:
             return self.task_loss(logits, targets)
         # Checked before the task loss, which would say less about what is wrong with a batch.
         batch = self._required(logits, targets, sensitive)
-        return self._add_penalties(self.task_loss(logits, targets), batch, count=count)
+        return self._add_penalties(self.task_loss(logits, targets), batch, logits, targets, count=count)
 
     def add_penalty(
         self, loss: Tensor, logits: Tensor, targets: Tensor, sensitive: Any = None, *, count: bool = True
@@ -148,23 +149,38 @@ class Lagrangian:
         """A task loss that was computed elsewhere, plus the penalties of a batch; arguments as in :meth:`loss`."""
         if not self.constraints:
             return loss
-        return self._add_penalties(loss, self._required(logits, targets, sensitive), count=count)
+        return self._add_penalties(loss, self._required(logits, targets, sensitive), logits, targets, count=count)
 
     def _required(self, logits: Tensor, targets: Tensor, sensitive: Any) -> ParsedBatch:
         if sensitive is None:
             raise DataError(f"{self.constraints[0].name} needs the sensitive attribute: call loss(logits, y, s)")
         return self.parse(logits, targets, sensitive)
 
-    def _add_penalties(self, total: Tensor, batch: ParsedBatch, *, count: bool) -> Tensor:
+    def _add_penalties(
+        self, total: Tensor, batch: ParsedBatch, logits: Tensor, targets: Tensor, *, count: bool
+    ) -> Tensor:
         if not bool(torch.isfinite(total.detach())):
             return total  # nothing of such a batch enters the counts; the engine refuses it
         self.bind(batch.outputs.task)
+        if count and self.batches == 0:
+            self._warn_of_probabilities(logits, targets)
         for tracker, ids in zip(self.trackers, batch.ids, strict=True):
             total = total + tracker.penalty(batch.outputs, ids, count=count)
         self.batches += int(count)
         if count and self.batches == LOOK_AFTER:
             self._warn_of_missing_groups()
         return total
+
+    def _warn_of_probabilities(self, logits: Tensor, targets: Tensor) -> None:
+        """Once, on the first batch: rates and surrogates would be those of another decision."""
+        if len(logits) >= ENOUGH and could_be_probabilities(logits, targets):
+            warnings.warn(
+                "all outputs of the first batch lie in [0, 1] as probabilities do, but logits are expected: a probability "
+                "read as a logit is a decision for class 1 whenever it is positive; remove the sigmoid or softmax at the "
+                "end of the model",
+                FairPruneWarning,
+                stacklevel=7,
+            )
 
     def _warn_of_missing_groups(self) -> None:
         """Once, early: a loop of the user's own has nobody who looks at all the data first."""

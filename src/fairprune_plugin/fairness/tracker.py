@@ -13,7 +13,7 @@ from .constraint import Constraint
 from .counts import RateCounts
 from .families import Families
 from .intervals import gap_half_width
-from .multipliers import PAPER, MultiplierConfig, Multipliers
+from .multipliers import AUGMENTED, PAPER, MultiplierConfig, Multipliers
 from .outputs import Outputs, Task
 
 
@@ -31,6 +31,11 @@ class ConstraintTracker:
             raise ConfigError(
                 f"the paper's literal penalty is defined for two groups, got {constraint.num_groups}: use "
                 "rule='dual_ascent'"
+            )
+        if config.rule == AUGMENTED and constraint.relative_to_dense:
+            raise ConfigError(
+                f"{constraint.name} compares with the dense model's rates, which have no surrogate: the quadratic penalty "
+                "of rule='augmented' would push where nothing is violated; use rule='dual_ascent' or 'nupi'"
             )
         self.constraint = constraint
         self.task = task
