@@ -232,7 +232,7 @@ class TestFolds:
             ({"driver": "folds", "folds": 9}, ConfigError, "at least 9 batches for 9 folds, got 8"),
             ({"driver": "validation", "validation": None}, ConfigError, "'validation' without one"),
             ({"driver": "both", "validation": None}, ConfigError, "'both' without one"),
-            ({"driver": "test"}, ConfigError, "driver as one of both, validation, train, folds"),
+            ({"driver": "test"}, ConfigError, "driver as one of validation, both, train, folds"),
             (
                 {"select_by": "accuracy"},
                 ConfigError,

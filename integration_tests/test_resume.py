@@ -278,7 +278,7 @@ def test_a_checkpoint_with_a_part_missing_is_not_taken(stopped: dict[str, bytes]
     [
         ({"pruner_options": {"pruning_ratio": 0.3}}, r"pruning_ratio was 0\.5 and is 0\.3"),
         ({"epochs": 20}, "total_steps was 48 and is 60"),
-        ({"driver": "train"}, "driver was 'both' and is 'train'"),
+        ({"driver": "train"}, "driver was 'validation' and is 'train'"),
         ({"lr_scheduler": None}, "lr_scheduler was 'CosineAnnealingLR' and is None"),
         ({"validation": None}, "driver was"),
         ({"validate_every": 4}, "validate_every was 8 and is 4"),

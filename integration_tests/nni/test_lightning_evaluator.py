@@ -20,6 +20,8 @@ from nni.compression import LightningEvaluator
 from nni.compression.utils import evaluator as nni_evaluators
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
+from fairprune_plugin.errors import ConfigError
+from fairprune_plugin.nni import BiFPPruner
 from fairprune_plugin.nni.evaluators import (
     evaluators_are_patched,
     patch_evaluators,
@@ -239,6 +241,13 @@ def test_is_needed() -> None:
     pruner = PRUNERS["taylor"](module_class(library)(), evaluator_for(library))
     with pytest.raises(AttributeError, match="max_steps"):
         pruner.compress()
+
+
+def test_our_pruner_says_that_the_patch_is_needed() -> None:
+    library = importlib.import_module("pytorch_lightning")
+    config = [{"op_types": ["Linear"], "sparse_ratio": 0.5, "granularity": "unstructured"}]
+    with pytest.raises(ConfigError, match=r"LightningEvaluator does not train with \w+ 2.*patched_evaluators\("):
+        BiFPPruner(module_class(library)(), config, evaluator_for(library), 2, 6)
 
 
 def test_other_objects_are_still_refused() -> None:

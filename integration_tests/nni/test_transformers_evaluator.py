@@ -20,6 +20,8 @@ from nni.compression.utils import evaluator as nni_evaluators
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
+from fairprune_plugin.errors import ConfigError
+from fairprune_plugin.nni import BiFPPruner
 from fairprune_plugin.nni.evaluators import patched_evaluators
 from nni_compressions import (
     BATCH,
@@ -214,3 +216,13 @@ def test_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = nni.trace(Trainer)(model=model, args=arguments(tmp_path), train_dataset=SAMPLES)
     with pytest.raises(TypeError, match="patched_get_optimizer_cls_and_kwargs"):
         PRUNERS["taylor"](model, TransformersEvaluator(trainer))
+
+
+def test_our_pruner_says_that_the_patch_is_needed(tmp_path: Path) -> None:
+    model = network()
+    trainer = nni.trace(Trainer)(model=model, args=arguments(tmp_path), train_dataset=SAMPLES)
+    config = [{"op_types": ["Linear"], "sparse_ratio": 0.5, "granularity": "unstructured"}]
+    with pytest.raises(
+        ConfigError, match=r"TransformersEvaluator does not train with transformers 5.*patched_evaluators\("
+    ):
+        BiFPPruner(model, config, TransformersEvaluator(trainer), 2, 6)

@@ -15,8 +15,8 @@ from nni.compression.quantization import QATQuantizer
 from torch import Tensor, nn
 
 from fairprune_plugin import EqualOpportunity
-from fairprune_plugin.errors import ConfigError
-from fairprune_plugin.nni import BiFPPruner, TorchEvaluator
+from fairprune_plugin.errors import ConfigError, TrainingStateError
+from fairprune_plugin.nni import BiFPPruner, TorchEvaluator, configure_structured
 
 FAIR: dict[str, Any] = {"constraint": EqualOpportunity(tolerance=0.02), "sensitive": lambda batch: batch[2]}
 GRANULARITIES = ["out_channel", "unstructured", "2:4"]
@@ -169,6 +169,116 @@ def test_together_with_a_quantizer(granularity: str) -> None:
     model(data()[0][0])
     applied = model.get_submodule("3").weight  # quantised, then masked: what the layer computed with
     assert (applied[masks["3"]["weight"].expand_as(applied) == 0] == 0).all()
+
+
+@pytest.mark.parametrize("quantised", [["8"], ["0", "3"], ["0", "3", "8"]], ids=["consumer", "own", "all"])
+def test_together_with_a_quantizer_on_what_reads_the_channels(quantised: list[str]) -> None:
+    """It wraps the consumer, whose parameter is a new one: that one is masked while training, not the old one."""
+    model = network()
+    x = data()[0][0]
+    losses: list[float] = []
+
+    def watch(step: int) -> None:
+        hidden = (pruner.get_masks()["3"]["weight"].reshape(8, -1)[:, 0] == 0).nonzero().reshape(-1)
+        if step >= 8:
+            assert len(hidden) == 4
+        assert (live("8")[:, hidden] == 0).all()
+        losses.append(loss())
+
+    def live(name: str) -> Tensor:
+        module = model.get_submodule(name)
+        return getattr(module, "_nni_wrapper", module).weight
+
+    @torch.no_grad()
+    def loss() -> float:
+        model.eval()
+        value = float(nn.functional.cross_entropy(model(x), data()[0][1]))
+        model.train()
+        return value
+
+    settings = configure_structured(model, x, config("default", ("0", "3")))
+    pruner = BiFPPruner(model, settings, evaluator(model, watch), 2, 8, **FAIR)
+    quantizer = QATQuantizer.from_compressor(
+        pruner,
+        [{"op_names": quantised, "target_names": ["weight"], "quant_dtype": "int8", "granularity": "default"}],
+        quant_start_step=1000,
+    )
+    quantizer.compress(12, None)
+    assert loss() == pytest.approx(losses[-1], abs=1e-6)  # the baked masks are those of training
+
+
+def test_together_with_a_pruner_on_what_reads_the_channels() -> None:
+    model = network()
+    x = data()[0][0]
+    pruner = BiFPPruner(
+        model, configure_structured(model, x, config("default", ("0", "3"))), evaluator(model), 2, 8, **FAIR
+    )
+    other = [{"op_names": ["8"], "sparse_ratio": 0.25, "granularity": "in_channel"}]
+    outer = TaylorPruner.from_compressor(pruner, other, training_steps=4)
+    _, masks = outer.compress(12, None)
+    hidden = (masks["3"]["weight"].reshape(8, -1)[:, 0] == 0).nonzero().reshape(-1)
+    assert len(hidden) == 4
+    assert (outer._module_wrappers["8"].weight[:, hidden] == 0).all()
+
+
+def test_the_length_of_a_quantizers_run_is_not_seen() -> None:
+    """Errors say what to pass where, and leave the evaluator free for another run."""
+    model = network()
+    found = evaluator(model)
+    quantised = [{"op_names": ["3"], "target_names": ["weight"], "quant_dtype": "int8", "granularity": "default"}]
+    quantizer = QATQuantizer.from_compressor(BiFPPruner(model, config(), found), quantised)
+    with pytest.raises(ConfigError, match=r"max_steps is not seen here.*pass cooldown_begin_step"):
+        quantizer.compress(12, None)
+    assert found.model is None
+    quantizer.unwrap_model()
+    pruner = BiFPPruner(model, config(), found, 2, 8)
+    quantizer = QATQuantizer.from_compressor(pruner, quantised)
+    with pytest.raises(TrainingStateError, match=r"after 5 optimizer steps.*step 8.*lower cooldown_begin_step"):
+        quantizer.compress(5, None)
+    assert found.model is None
+    with pytest.raises(TrainingStateError, match="the last run of this pruner failed"):
+        quantizer.compress(12, None)
+
+
+def test_a_length_that_was_refused_is_forgotten() -> None:
+    model = network()
+    pruner = BiFPPruner(model, config(), evaluator(model), 2, 8)
+    with pytest.raises(ConfigError, match="shorter than the schedule"):
+        pruner.compress(5, None)
+    quantised = [{"op_names": ["3"], "target_names": ["weight"], "quant_dtype": "int8", "granularity": "default"}]
+    QATQuantizer.from_compressor(pruner, quantised).compress(9, None)
+    assert pruner.get_masks()["3"]["weight"].mean() == 0.5
+
+
+def test_an_agp_run_of_too_few_epochs() -> None:
+    model = network()
+    found = evaluator(model)
+    outer = AGPPruner(BiFPPruner(model, config(), found), interval_steps=2, total_times=4)
+    with pytest.raises(TrainingStateError, match=r"after 4 optimizer steps.*step 8.*interval_steps or total_times"):
+        outer.compress(None, 1)
+    assert found.model is None
+
+
+def test_two_untrained_pruners_of_ours() -> None:
+    model = network()
+    first = BiFPPruner(model, config(), evaluator(model), 2, 8)
+    with pytest.raises(ConfigError, match="two BiFPPruners cannot be trained together"):
+        BiFPPruner.from_compressor(first, config(names=("0",)), 2, 8)
+    assert first._is_wrapped  # refused before anything is touched
+    outer = AGPPruner(first, interval_steps=2, total_times=4)
+    with pytest.raises(ConfigError, match="two BiFPPruners cannot be trained together"):
+        BiFPPruner.from_compressor(outer, config(names=("0",)), 2, 8)
+    assert outer._is_wrapped
+
+
+def test_after_a_trained_pruner_of_ours() -> None:
+    model = network()
+    first = BiFPPruner(model, config(), evaluator(model), 2, 8)
+    _, earlier = first.compress(8, None)
+    second = BiFPPruner.from_compressor(first, config(names=("0",)), 2, 8)
+    _, masks = second.compress(8, None)
+    assert torch.equal(masks["3"]["weight"], earlier["3"]["weight"])
+    assert masks["0"]["weight"].mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_together_with_a_distiller() -> None:

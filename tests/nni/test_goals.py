@@ -24,6 +24,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "dependency wins over global": [{"op_names": ["0", "3"], "sparse_ratio": 0.4, **GROUPED, "global_group_id": 1}],
     "floor": [{"op_names": ["0"], "sparse_ratio": 0.2, "min_sparse_ratio": 0.6}],
     "cap": [{"op_names": ["0"], "sparse_ratio": 0.9, "max_sparse_ratio": 0.3}],
+    "bounds as integers": [{"op_names": ["0"], "sparse_ratio": 0.9, "min_sparse_ratio": 0, "max_sparse_ratio": 1}],
     "one entry each": [{"op_names": ["0"], "sparse_ratio": 0.2}, {"op_names": ["3"], "sparse_ratio": 0.7}],
     "settings of a target": [{"op_types": ["Linear"], "target_settings": {"weight": {"sparse_ratio": 0.3}}}],
     "exclusion": [{"op_types": ["Linear"], "sparse_ratio": 0.5, "exclude_op_names": ["3"]}],

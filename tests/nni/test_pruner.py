@@ -14,7 +14,7 @@ from fairprune_plugin import AccuracyParity, BiLevelConfig, DegradationParity, E
 from fairprune_plugin.engine.bilevel import BiLevelEngine
 from fairprune_plugin.engine.scores import MaskScores
 from fairprune_plugin.engine.timetable import Timetable
-from fairprune_plugin.errors import ConfigError, TrainingStateError
+from fairprune_plugin.errors import ConfigError, FairPruneWarning, TrainingStateError
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.masks.element_budget import Member, hide_by_elements
 from fairprune_plugin.masks.groups import BlockGroup, BlockSite
@@ -22,7 +22,7 @@ from fairprune_plugin.masks.masked_weights import MaskedWeights
 from fairprune_plugin.masks.saliency import group_magnitude
 from fairprune_plugin.nni import BiFPPruner, register, unregister
 from fairprune_plugin.nni.units import Units
-from nni_toys import batches, config, evaluator, group_of, mlp, training_step
+from nni_toys import batches, config, evaluator, group_of, loop, mlp, training_step
 
 X = batches(1)[0][0]
 GRANULARITIES: dict[str, Any] = {
@@ -277,6 +277,61 @@ def test_shares_of_the_run_place_the_schedule_by_default() -> None:
     pruner.compress(40, None)
     assert pruner.engine.timetable.ramp_begin == 4
     assert pruner.engine.timetable.ramp_end == 20
+
+
+def test_a_warmup_that_the_default_ramp_ignores_is_refused_before_training() -> None:
+    model = mlp()
+    pruner = BiFPPruner(model, config(), evaluator(model), 90)
+    with pytest.raises(ConfigError, match="warmup_step=90 is not before"):
+        pruner.compress(100, None)
+    pruner.cooldown_begin_step = 95
+    seen: list[int] = []
+    pruner.evaluator.training_func = loop(batches(), lambda *_: seen.append(int((~pruner.weights.keep).sum())))
+    pruner.compress(100, None)
+    assert set(seen[:90]) == {0}
+    assert set(seen[94:]) == {16}
+
+
+@pytest.mark.parametrize("length", [(None, None), ("10", None), (10.0, None)])
+def test_lengths_that_cannot_be(length: tuple[Any, Any]) -> None:
+    model = mlp()
+    pruner = BiFPPruner(model, config(), evaluator(model), 2, 6)
+    with pytest.raises(ConfigError, match="max_steps"):
+        pruner.compress(*length)
+    assert pruner.engine is None
+    pruner.compress(8, None)  # nothing has happened yet
+
+
+def test_training_that_stops_between_the_goals_and_max_steps() -> None:
+    """The masks are final and stay usable, but nobody is told the weights have settled."""
+
+    def short(model: nn.Module, optimizer: Any, step: Any, *_: Any) -> None:
+        loop(batches())(model, optimizer, step, max_steps=7)
+
+    model = mlp()
+    found = evaluator(model)
+    found.training_func = short
+    pruner = BiFPPruner(model, config(), found, 2, 6)
+    with pytest.warns(
+        FairPruneWarning, match=r"after 7 optimizer steps of max_steps=40.*settled for 1 steps instead of 34"
+    ):
+        _, masks = pruner.compress(40, None)
+    assert masks["0"]["weight"].mean() == 0.5
+
+
+def test_after_a_failed_run() -> None:
+    def failing(model: nn.Module, optimizer: Any, step: Any, *_: Any) -> None:
+        loop(batches())(model, optimizer, step, max_steps=4)
+        raise RuntimeError("out of data")
+
+    model = mlp()
+    found = evaluator(model)
+    found.training_func = failing
+    pruner = BiFPPruner(model, config(), found, 2, 6)
+    with pytest.raises(RuntimeError, match="out of data"):
+        pruner.compress(8, None)
+    with pytest.raises(TrainingStateError, match="the last run of this pruner failed"):
+        pruner.compress(8, None)
 
 
 def test_epochs_instead_of_steps() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from typing import Any
 
@@ -115,22 +116,40 @@ class Sum(nn.Module):
         return out
 
 
+@pytest.mark.parametrize("method", ["torch_pruning", "nni"])
 @pytest.mark.parametrize(
     ("masks", "words"),
     [
         ({"a": rows(1, size=6), "b": rows(2, size=6)}, r"a and b lose channels together.*hide different ones"),
         ({"a": rows(1, size=6)}, r"conflict.*a \(its channels are those of b, which the config leaves out\)"),
         ({"fc": rows(1, size=2, width=6)}, r"fc \(its channels are the model's output\)"),
+        ({"a": rows(*range(6), size=6)}, r"mask of a hides all of its 6 output channels.*max_sparse_ratio"),
         ({"c": rows(1)}, "'c', which the model does not have"),
         ({"a": rows(1, size=5)}, r"mask of a.weight has shape \(5, 8\) and the target \(6, 8\)"),
         ({"a": {"weigth": torch.ones(6, 8)}}, "a.weigth has shape"),
         ([1], "expected masks as"),
     ],
-    ids=["different", "one of two", "output", "name", "shape", "target", "type"],
+    ids=["different", "one of two", "output", "all", "name", "shape", "target", "type"],
 )
-def test_masks_that_do_not_fit(masks: Any, words: str) -> None:
+def test_masks_that_do_not_fit(masks: Any, words: str, method: str) -> None:
+    model = Sum()
     with pytest.raises(ConfigError, match=words):
-        speedup(Sum(), masks, X)
+        speedup(model, masks, X, method=method)
+    untouched = Sum().state_dict()
+    assert all(torch.equal(tensor, untouched[name]) for name, tensor in model.state_dict().items())
+
+
+def test_channels_that_nni_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a graph to check the masks against, what NNI leaves is noticed afterwards."""
+
+    def refuse(*_: Any) -> None:
+        raise UnsupportedModelError("no graph")
+
+    monkeypatch.setattr(importlib.import_module("fairprune_plugin.nni.speedup"), "ChannelGraph", refuse)
+    with pytest.raises(UnsupportedModelError, match="ModelSpeedup kept hidden channels of a, b"):
+        speedup(Sum(), {"a": rows(1, size=6), "b": rows(2, size=6)}, X, method="nni")
+    small = speedup(plain(), {"0": rows(1)}, X, method="nni")
+    assert tuple(small.get_parameter("0.weight").shape) == (15, 8)
 
 
 def test_unknown_method() -> None:

@@ -15,7 +15,7 @@ from .snapshots import SELECTIONS
 
 BOTH = "both"
 FOLDS = "folds"
-DRIVERS = (BOTH, VALIDATION, TRAIN, FOLDS)
+DRIVERS = (VALIDATION, BOTH, TRAIN, FOLDS)
 
 
 def check_options(options: FitOptions) -> None:
@@ -42,7 +42,7 @@ def driver_of(options: FitOptions, validation: Iterable[Any] | None) -> str:
     Raises:
         ConfigError: For an unknown name, or one that needs a validation loader when there is none.
     """
-    driver = options.driver or (BOTH if validation is not None else TRAIN)
+    driver = options.driver or (VALIDATION if validation is not None else TRAIN)
     if driver not in DRIVERS or (driver in (VALIDATION, BOTH) and validation is None):
         raise ConfigError(
             f"expected the multipliers' driver as one of {', '.join(DRIVERS)}, the first two with a validation loader "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,9 +19,11 @@ from ..errors import ConfigError
 
 UNSTRUCTURED = "unstructured"
 _PATTERN = re.compile(r"(\d+):(\d+)")
+_WHOLE = {"max_sparse_ratio": 1, "min_sparse_ratio": 0}  # integers that NNI's schema takes for a float
 _NAME_KEYS = ("op_names", "exclude_op_names")
 _TYPE_KEYS = ("op_types", "exclude_op_types")
-_SELECTORS = (*_NAME_KEYS, *_TYPE_KEYS, "op_names_re", "exclude_op_names_re", "target_names", "target_settings")
+_RE_KEYS = ("op_names_re", "exclude_op_names_re")
+_SELECTORS = (*_NAME_KEYS, *_TYPE_KEYS, *_RE_KEYS, "target_names", "target_settings")
 _SETTINGS = (
     "sparse_ratio",
     "sparse_threshold",
@@ -99,11 +102,12 @@ def check(model: nn.Module, config_list: Any) -> None:
     for entry, only_excludes in zip(trans_legacy_config_list(copy.deepcopy(config_list)), excluding, strict=True):
         _check_keys(entry, (*_SELECTORS, *_SETTINGS))
         _check_settings(entry)
-        for name, values in entry.get("target_settings", {}).items():
-            _check_keys(values, _SETTINGS)
-            _check_settings({**{k: v for k, v in entry.items() if k in _SETTINGS}, **values})
+        for name in (*entry.get("target_names", ()), *entry.get("target_settings", {})):
             if name.startswith(("_input_", "_output_")):
                 raise ConfigError(f"{name!r} is an activation: this pruner masks parameters (weight, bias) only")
+        for values in entry.get("target_settings", {}).values():
+            _check_keys(values, _SETTINGS)
+            _check_settings({**{k: v for k, v in entry.items() if k in _SETTINGS}, **values})
         if not only_excludes:
             _check_selection(model, entry)
 
@@ -121,11 +125,11 @@ def _check_settings(entry: Mapping[str, Any]) -> None:
         value = entry.get(key)
         if value is None:
             continue
-        if not isinstance(value, float):
+        if not isinstance(value, float) and not (type(value) is int and value == _WHOLE.get(key)):
             raise ConfigError(f"expected {key} as a float, got {value!r} ({type(value).__name__}): write it as 0.5")
         if key == "sparse_threshold":
-            if value < 0:
-                raise ConfigError(f"expected sparse_threshold ≥ 0 (times the mean score), got {value}")
+            if not 0 <= value < math.inf:  # also refuses NaN, with which nothing would ever be hidden
+                raise ConfigError(f"expected a finite sparse_threshold ≥ 0 (times the mean score), got {value}")
         elif not 0 <= value < 1 and not (key == "max_sparse_ratio" and value == 1):
             raise ConfigError(f"expected {key} in [0, 1), the share that goes, got {value}")
     low, high = entry.get("min_sparse_ratio"), entry.get("max_sparse_ratio")
@@ -151,9 +155,20 @@ def _check_granularity(entry: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"granularity {granularity!r} is a sparse_ratio of {1 - n / m:g}, got {entry['sparse_ratio']}"
             )
+        low, high = entry.get("min_sparse_ratio") or 0, entry.get("max_sparse_ratio")
+        if low > 1 - n / m + 1e-6 or (high is not None and high < 1 - n / m - 1e-6):
+            raise ConfigError(
+                f"granularity {granularity!r} is a sparse_ratio of {1 - n / m:g}, which is not between min_sparse_ratio "
+                f"{low} and max_sparse_ratio {1 if high is None else high}: leave the bounds out"
+            )
         ids = [key for key in ("dependency_group_id", "global_group_id", "sparse_threshold") if entry.get(key)]
         if ids:
             raise ConfigError(f"granularity {granularity!r} fixes how many weights go: it does not go with {ids[0]}")
+    elif granularity == "per_channel":
+        raise ConfigError(
+            "granularity 'per_channel' is NNI's for activations, and this pruner masks parameters: write 'out_channel' or "
+            "'in_channel'"
+        )
     elif isinstance(granularity, str) and granularity not in ("default", "out_channel", "in_channel", UNSTRUCTURED):
         raise ConfigError(
             f"unknown granularity {granularity!r}: choose 'out_channel' (the default), 'in_channel', 'unstructured', "
@@ -170,10 +185,10 @@ def _check_selection(model: nn.Module, entry: Mapping[str, Any]) -> None:
                     raise ConfigError(
                         f"{key} lists {name!r}, which the model does not have{_did_you_mean(name, known)}"
                     )
-    if "op_names_re" in entry:
-        for pattern in entry["op_names_re"]:
+    for key in _RE_KEYS:
+        for pattern in entry.get(key, ()):
             if not any(re.match(pattern, name) for name in names):
-                raise ConfigError(f"op_names_re {pattern!r} matches no layer of the model")
+                raise ConfigError(f"{key} {pattern!r} matches no layer of the model")
     modules, _, _ = select_modules_by_config(model, dict(entry))
     if not modules:
         raise ConfigError(
@@ -186,6 +201,20 @@ def _check_selection(model: nn.Module, entry: Mapping[str, Any]) -> None:
                 f"NNI has no pruning setting for {name} ({type(module).__name__}): leave it out, or call "
                 f"PruningSetting.register({type(module).__name__!r}, …) first"
             )
+        _check_targets(name, module, entry)
+
+
+def _check_targets(name: str, module: nn.Module, entry: Mapping[str, Any]) -> None:
+    """Every target named must be one that NNI has settings for, or a parameter that the entry itself configures."""
+    known = {target for target in PruningSetting.registry[type(module).__name__] if not target.startswith("_")}
+    own = {target for target in entry.get("target_settings", {}) if target in dict(module.named_parameters())}
+    for key in ("target_names", "target_settings"):
+        for target in entry.get(key, ()):
+            if target not in known | own:
+                raise ConfigError(
+                    f"{key} lists {target!r}, which {name} ({type(module).__name__}) does not have"
+                    f"{_did_you_mean(target, known | own)}"
+                )
 
 
 def _check_parameters(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:

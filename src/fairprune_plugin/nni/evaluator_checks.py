@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterable
 from typing import Any
 
 from nni.common.serializer import is_traceable
-from nni.compression.utils import Evaluator, LightningEvaluator
+from nni.compression.utils import Evaluator, LightningEvaluator, TransformersEvaluator
 from nni.compression.utils import TorchEvaluator as HostTorchEvaluator
 from torch import nn
 from torch.optim import Optimizer
@@ -53,13 +54,16 @@ def check_evaluator(evaluator: Any, model: nn.Module) -> None:
     """An evaluator that trains this model.
 
     Raises:
-        ConfigError: If it is none, its optimizers are not traced, or they hold none of the model's parameters.
+        ConfigError: If it is none, cannot train with the trainer installed, its optimizers are not traced, or they hold
+            none of the model's parameters.
     """
     if not isinstance(evaluator, Evaluator):
         raise ConfigError(
             f"expected an NNI evaluator (TorchEvaluator, LightningEvaluator, TransformersEvaluator), got "
             f"{type(evaluator).__name__}: BiFP learns its mask while it trains"
         )
+    _check_trainer(evaluator, LightningEvaluator, 2, "pytorch_lightning", "lightning")
+    _check_trainer(evaluator, TransformersEvaluator, 5, "transformers")
     if not evaluator._initialization_complete:
         for optimizer in _optimizers_before(evaluator, model):
             check_traced(optimizer, "model.parameters(), …")
@@ -72,6 +76,22 @@ def check_evaluator(evaluator: Any, model: nn.Module) -> None:
             raise ConfigError(
                 "the evaluator's optimizer holds no parameter of this model, so that nothing would be trained: make "
                 "it from model.parameters() of the model that is pruned"
+            )
+
+
+def _check_trainer(evaluator: Any, cls: Any, first_broken: int, *packages: str) -> None:
+    """NNI's own ``train`` of a trainer evaluator, with a trainer too new for it, fails after the model is wrapped."""
+    if not isinstance(evaluator, cls) or type(evaluator).train.__module__ != cls.__module__:
+        return
+    for package in packages:
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if int(version.partition(".")[0]) >= first_broken:
+            raise ConfigError(
+                f"NNI's {cls.__name__} does not train with {package} {version}: build, train and unwrap the pruner inside "
+                "'with patched_evaluators():', from fairprune_plugin.nni.evaluators"
             )
 
 

@@ -19,6 +19,8 @@ from ..torch_pruning.grouping import HostGroup, host_groups
 from ..torch_pruning.tracing import undisturbed
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+# What a model or the host raises for an input or a layer that it cannot handle.
+_FAILURES = (LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError)
 
 
 def check_unwrapped(model: nn.Module, what: str) -> None:
@@ -45,6 +47,7 @@ class ChannelGraph:
         layers: Names of convolutions and linear layers whose output channels may go.
 
     Raises:
+        ConfigError: If the model does not run on the dummy input.
         UnsupportedModelError: If the graph cannot be built, or a group cannot be masked faithfully.
     """
 
@@ -57,6 +60,7 @@ class ChannelGraph:
         inputs = list(dummy_input) if isinstance(dummy_input, tuple) else dummy_input
         with undisturbed(model), warnings.catch_warnings():
             warnings.simplefilter("ignore", FairPruneWarning)  # layers at the output are named by `reason`
+            check_input(model, dummy_input)
             try:
                 self.host: Any = tp.pruner.BasePruner(
                     model,
@@ -68,7 +72,7 @@ class ChannelGraph:
                     out_channel_groups={},
                     num_heads={},
                 )
-            except (IndexError, KeyError, AttributeError, ZeroDivisionError, NotImplementedError) as error:
+            except _FAILURES as error:
                 raise UnsupportedModelError(
                     f"Torch-Pruning cannot build a dependency graph of this model ({type(error).__name__}: {error}): "
                     "replace or wrap the layer it stumbles over"
@@ -137,6 +141,34 @@ def outputs(model: nn.Module, dummy_input: Any) -> list[Tensor]:
             out = model(dummy_input)
     leaves, _ = tree_flatten(out)
     return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def check_input(model: nn.Module, dummy_input: Any) -> None:
+    """Runs the model once on the input.
+
+    Raises:
+        ConfigError: If there is none, or the model does not take it.
+    """
+    forms = "a tensor, a tuple of arguments or a dict of keywords, as model(…) takes it"
+    if dummy_input is None:
+        raise ConfigError(f"dummy_input is None: expected {forms}")
+    try:
+        outputs(model, dummy_input)
+    except _FAILURES as error:
+        raise ConfigError(
+            f"the model does not run on the dummy_input ({_describe(dummy_input)}): {type(error).__name__}: {error}; "
+            f"expected {forms}, on the model's device"
+        ) from error
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}, {value.dtype} on {value.device}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_describe(item)}" for key, item in value.items()) or "an empty dict"
+    if isinstance(value, tuple | list):
+        return ", ".join(_describe(item) for item in value) or "no arguments"
+    return type(value).__name__
 
 
 @contextmanager

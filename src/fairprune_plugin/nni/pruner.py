@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..engine.bilevel import BiLevelEngine
 from ..engine.config import BiLevelConfig
 from ..engine.scores import MaskScores
 from ..engine.timetable import Timetable
-from ..errors import ConfigError, TrainingStateError, UnsupportedModelError
+from ..errors import ConfigError, FairPruneWarning, TrainingStateError, UnsupportedModelError
 from ..fairness.constraint import Constraint
 from ..fairness.constraints import constraint_from
 from ..fairness.lagrangian import Lagrangian
@@ -30,7 +31,9 @@ from .evaluator_checks import check_evaluator
 from .goals import SparseGoals
 from .graph import ChannelGraph, as_config_error, check_unwrapped
 from .measuring import Measuring
-from .steps import Fields, HeldOut, HostLoss, TrainingSteps
+from .ramp import check_length, check_steps, ramp_in_steps, ramp_to
+from .steps import Fields, HeldOut, HostLoss, TrainingSteps, unbound_on_error
+from .structured import graph_of
 from .units import Units
 
 
@@ -46,22 +49,27 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         evaluator: That trains the model.
         warmup_step: Optimizer steps before anything is hidden; default ``bilevel.warmup`` of ``max_steps``.
         cooldown_begin_step: Optimizer steps after which the goals are reached and the mask stays; default
-            ``bilevel.ramp_end`` of ``max_steps``. Around an ``AGPPruner`` or ``LinearPruner`` both follow it.
+            ``bilevel.ramp_end`` of ``max_steps``. Needed where ``max_steps`` is not this pruner's to see: with
+            epochs, and if it is trained by another compressor's ``compress()``. Inside an ``AGPPruner`` or
+            ``LinearPruner`` both follow that one.
         constraint: One, several (about the same groups) or none.
         sensitive: ``batch → group ids``; needed with a constraint.
         targets: ``batch → labels``; default ``batch["labels"]`` or ``batch[1]``.
         logits: Output of the model → logits; default the output, its ``logits``, or its first item.
         bilevel: Settings of the alternation, as :class:`~..engine.config.BiLevelConfig` or a dict.
         multipliers: Settings of the multipliers, as :class:`~..fairness.multipliers.MultiplierConfig` or a dict.
-        validation: Held-out batches of the same form, which then move the multipliers; default: training counts.
+        validation: Held-out batches of the same form, which then move the multipliers; default: the counts of the
+            training batches.
         dual_every: Optimizer steps between two of them.
         forward: ``(model, inputs) → logits`` for them; inputs are the first item of a batch, or all of a mapping.
         dummy_input: For tracing which channels go together; default that of ``configure_structured``, else the
-            evaluator's. Without one, rows are masked as NNI's own pruners mask them.
+            evaluator's, as far as the model runs on it. Without one, rows are masked as NNI's own pruners mask them.
         existed_wrappers: Of another compressor; :meth:`from_compressor` passes them.
 
     Raises:
-        ConfigError: For arguments that cannot work, before any training.
+        ConfigError: For arguments that cannot work, before any training; also for a ``config_list`` in conflict with
+            the graph of ``dummy_input``, naming the layers.
+        UnsupportedModelError: If that graph cannot be built, or a layer or group norm crosses its channels.
     """
 
     def __init__(
@@ -101,7 +109,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
             raise ConfigError(
                 f"a constraint needs sensitive=…, a function of the batch such as lambda batch: batch[2], got {sensitive!r}"
             )
-        _check_steps(warmup_step, cooldown_begin_step)
+        check_steps(warmup_step, cooldown_begin_step)
         with as_config_error("the evaluator (are its optimizers made by nni.trace?)"):
             check_evaluator(evaluator, model)
         if dummy_input is None:
@@ -114,16 +122,22 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         self.interval_steps = 1
         self._total_times = max((cooldown_begin_step or 0) - (warmup_step or 0), 1)
         self._driven = False
+        self._own_run = False
         self._max_steps: int | None = None
+        self._channel_graph = graph
         try:
-            self.units = Units(model, self._module_wrappers, self._target_spaces, graph)
-            self.weights = MaskedWeights(self.units.groups)
-            self.goals = SparseGoals(self.units, self.weights.offsets, self.config.cost_exponent)
+            self._bind_weights()
         except ConfigError:
             self.unwrap_model()
             raise
         self.engine: BiLevelEngine | None = None
         self._done = False
+
+    def _bind_weights(self) -> None:
+        """Reads the live parameters; a compressor that wraps a layer later on makes new ones."""
+        self.units = Units(self.bound_model, self._module_wrappers, self._target_spaces, self._channel_graph)
+        self.weights = MaskedWeights(self.units.groups)
+        self.goals = SparseGoals(self.units, self.weights.offsets, self.config.cost_exponent)
 
     @classmethod
     def from_compressor(
@@ -145,7 +159,16 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
             cooldown_begin_step: As in the constructor.
             evaluator: If the other compressor has none.
             **options: Further arguments of the constructor.
+
+        Raises:
+            ConfigError: If a ``BiFPPruner`` among the other compressors is not trained yet: two cannot train together.
         """
+        others = [getattr(other, "bound_pruner", other) for other in compressor.fused_compressors]
+        if any(isinstance(other, BiFPPruner) and not other._done for other in others):
+            raise ConfigError(
+                "two BiFPPruners cannot be trained together, and the one given has not been trained: call its compress() "
+                "first, or put all layers into one config_list"
+            )
         steps = {"warmup_step": warmup_step, "cooldown_begin_step": cooldown_begin_step}
         pruner: BiFPPruner = super().from_compressor(
             compressor, new_config_list, evaluator=evaluator, **steps, **options
@@ -193,22 +216,36 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
             max_epochs: epochs, with ``cooldown_begin_step`` given to the constructor.
 
         Raises:
-            ConfigError: If the run is shorter than the schedule.
-            TrainingStateError: If the evaluator's training ended before the goals were reached.
+            ConfigError: If the run is shorter than the schedule, or its length is no positive whole number.
+            TrainingStateError: If the evaluator's training ended before the goals were reached, or this pruner has
+                been through a run before.
+
+        Warns:
+            FairPruneWarning: If training ended between the goals and ``max_steps``: the masks are final by then, the
+                weights have settled for fewer steps than asked.
         """
-        if self.engine is not None:
+        self._check_untrained()
+        check_length(max_steps, max_epochs)
+        self._own_run, self._max_steps = True, max_steps
+        try:
+            self._ramp()
+            with unbound_on_error(self.evaluator):
+                result: tuple[nn.Module, dict[str, Any]] = super().compress(max_steps, max_epochs)
+        finally:
+            self._own_run, self._max_steps = False, None
+        return result
+
+    def _check_untrained(self) -> None:
+        if self._done:
             raise TrainingStateError(
                 "this pruner has been trained already: unwrap the model and build a new one, or continue with "
                 "BiFPPruner.from_compressor(pruner, …) on other layers"
             )
-        self._plan(max_steps)
-        try:
-            result: tuple[nn.Module, dict[str, Any]] = super().compress(max_steps, max_epochs)
-        except BaseException:
-            if getattr(self.evaluator, "model", None) is not None:
-                self.evaluator.unbind_model()
-            raise
-        return result
+        if self.engine is not None:
+            raise TrainingStateError(
+                "the last run of this pruner failed, and has left weights and masks as they were at that moment: unwrap "
+                "the model, restore its weights, and build a new pruner"
+            )
 
     def _single_compress(self, max_steps: int | None, max_epochs: int | None) -> None:
         self._fusion_compress(max_steps, max_epochs)
@@ -216,6 +253,13 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
     def _fuse_preprocess(self, evaluator: Any) -> None:
         if self._done:  # another compressor goes on with the model: the masks are final and NNI applies them
             return
+        with unbound_on_error(evaluator):
+            self._check_untrained()
+            self._bind_weights()
+            self._begin(evaluator)
+
+    def _begin(self, evaluator: Any) -> None:
+        """The engine, and what the evaluator calls in every step."""
         if not self._driven:
             self._update_sparse_goals_by_ratio(0.0)
         scores = MaskScores(group_magnitude(self.weights), self.config)
@@ -241,20 +285,35 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
     def _fuse_postprocess(self, evaluator: Any) -> None:
         if self._done:
             return
+        with unbound_on_error(evaluator):
+            self._finish()
+
+    def _finish(self) -> None:
         engine = self._running()
         steps, due = engine.step_index, self._timetable().ramp_end
         if steps < due:
             what = "masks are all ones" if steps == 0 else "the masks are not final"
+            lower = (
+                "interval_steps or total_times of the pruner around this one" if self._driven else "cooldown_begin_step"
+            )
             raise TrainingStateError(
                 f"training ended after {steps} optimizer steps, but the goals of config_list are reached at step {due}: "
                 f"{what}; let training_func run for max_steps (or max_epochs) with the optimizers and the training_step it "
-                "is given, or lower cooldown_begin_step"
+                f"is given, train longer, or lower {lower}"
             )
         self._follow_goals()
         engine.norms.release()
         self._push_masks()
         self._bake_masks()
         self._done = True
+        if self._max_steps is not None and steps < self._max_steps:
+            warnings.warn(
+                f"training ended after {steps} optimizer steps of max_steps={self._max_steps}: the masks are final (since "
+                f"step {due}), but the weights have settled for {steps - due} steps instead of {self._max_steps - due}; "
+                "let training_func run for max_steps optimizer steps",
+                FairPruneWarning,
+                stacklevel=2,
+            )
 
     # ---- masks ---------------------------------------------------------------------------------------------
 
@@ -290,18 +349,9 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
 
     # ---- the schedule --------------------------------------------------------------------------------------
 
-    def _plan(self, max_steps: int | None) -> None:
-        self._max_steps = max_steps
-        due = self._timetable().ramp_end
-        if max_steps is not None and max_steps < due:
-            raise ConfigError(
-                f"max_steps={max_steps} is shorter than the schedule: the goals are reached at step {due} "
-                "(cooldown_begin_step); train longer, or lower cooldown_begin_step"
-            )
-
     def _timetable(self) -> Timetable:
         begin, end = self._ramp()
-        config = dataclasses.replace(self.config, warmup=min(begin, end - 1) / end, ramp_end=1.0)
+        config = dataclasses.replace(self.config, warmup=begin / end, ramp_end=1.0)
         goals = [goal for targets in self.sparse_goals.values() for goal in targets.values()]
         ratio = max((goal.get("sparse_ratio", 0.0) for goal in goals), default=0.0)
         return Timetable(config, end, ratio=ratio)
@@ -310,32 +360,21 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         """First and last step of the ramp."""
         if self._driven:
             return 0, max(self.interval_steps * self._total_times, 2)
-        end = self.cooldown_begin_step
-        if end is None:
-            if self._max_steps is None:
-                raise ConfigError(
-                    "the length of the run is unknown: pass cooldown_begin_step=… to BiFPPruner, or max_steps to compress()"
-                )
-            end = max(round(self.config.ramp_end * self._max_steps), 2)
-        if self.warmup_step is None:
-            return round(self.config.warmup / self.config.ramp_end * end), end
-        return self.warmup_step, end
+        if self._max_steps is not None:
+            return ramp_in_steps(self.config, self.warmup_step, self.cooldown_begin_step, self._max_steps)
+        if self.cooldown_begin_step is None:
+            unknown = (
+                "" if self._own_run else " (another compressor trains this pruner: its max_steps is not seen here)"
+            )
+            instead = ", or max_steps to compress()" if self._own_run else ""
+            raise ConfigError(
+                f"the length of the run is unknown{unknown}: pass cooldown_begin_step=… to BiFPPruner{instead}"
+            )
+        return ramp_to(self.config, self.warmup_step, self.cooldown_begin_step)
 
     def _running(self) -> BiLevelEngine:
         assert self.engine is not None
         return self.engine
-
-
-def _check_steps(warmup: Any, cooldown: Any) -> None:
-    for name, value in (("warmup_step", warmup), ("cooldown_begin_step", cooldown)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise ConfigError(f"expected {name} as a whole number of optimizer steps, got {value!r}")
-    if cooldown is not None and not (warmup or 0) < cooldown:
-        raise ConfigError(f"expected warmup_step < cooldown_begin_step, got {warmup} and {cooldown}")
-    if cooldown is not None and cooldown < 2:
-        raise ConfigError(
-            f"expected cooldown_begin_step of at least 2 steps for the mask to be learned, got {cooldown}"
-        )
 
 
 def _graph(
@@ -346,11 +385,11 @@ def _graph(
     if not layers:
         return None
     if dummy_input is not None:
-        return ChannelGraph(model, dummy_input, layers)
+        return graph_of(model, dummy_input, config_list)
     # Not get_dummy_input(): Lightning's falls back to a batch of the loader, labels and all.
     given = (getattr(evaluator, name, None) for name in ("dummy_input", "_dummy_input"))
     dummy_input = next((value for value in given if value is not None), None)
     try:
         return None if dummy_input is None else ChannelGraph(model, dummy_input, layers)
-    except UnsupportedModelError:
+    except (ConfigError, UnsupportedModelError):
         return None  # the evaluator's input may be there for other reasons: rows are masked, as NNI does

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ..errors import ConfigError, FairPruneWarning, UnsupportedModelError
 from ..torch_pruning.grouping import HostGroup
 from ..torch_pruning.removal import pruning_groups
-from .graph import LAYERS, ChannelGraph, check_unwrapped, outputs, producers
+from ..torch_pruning.tracing import undisturbed
+from .graph import LAYERS, ChannelGraph, check_input, check_unwrapped, outputs, producers
 
 TORCH_PRUNING = "torch_pruning"
 NNI = "nni"
@@ -39,17 +40,22 @@ def speedup(model: nn.Module, masks: Masks, dummy_input: Any, *, method: str = T
         The same model, smaller. Its parameters are new tensors: make a new optimizer.
 
     Raises:
-        ConfigError: If the model is still wrapped, the masks do not fit it, or layers that share channels have
-            masks in conflict; the message names them.
-        UnsupportedModelError: If the model cannot be traced.
+        ConfigError: If the model is still wrapped or does not run on the dummy input, the masks do not fit it, hide
+            a whole layer, or differ between layers that share channels; the message names them. The model is
+            untouched then.
+        UnsupportedModelError: If the model cannot be traced, or NNI did not remove what the masks hide.
     """
     check_unwrapped(model, "speedup")
     if method not in METHODS:
         raise ConfigError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     _check_masks(model, masks)
+    with undisturbed(model):
+        check_input(model, dummy_input)
+    hidden = hidden_rows(model, masks)
+    _check_something_stays(hidden)
+    removal = _removal(model, dummy_input, hidden, needed=method == TORCH_PRUNING) if hidden else None
     _apply(model, masks)
     masked = outputs(model, dummy_input)
-    hidden = hidden_rows(model, masks)
     if not hidden:
         warnings.warn(
             "no output channel is masked entirely: weights are zeroed as the masks say and the model keeps its size",
@@ -58,8 +64,12 @@ def speedup(model: nn.Module, masks: Masks, dummy_input: Any, *, method: str = T
         )
         return model
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-    remove = _remove if method == TORCH_PRUNING else _nni_speedup
-    remove(model, masks, dummy_input, hidden)
+    if method == NNI:
+        _nni_speedup(model, masks, dummy_input, hidden)
+    elif removal is not None:
+        graph, units = removal
+        for group in pruning_groups(graph.host, graph.groups, units):
+            group.prune()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
     _compare(masked, outputs(model, dummy_input))
@@ -112,20 +122,40 @@ def _apply(model: nn.Module, masks: Masks) -> None:
                 target.mul_(mask.to(target))
 
 
-def _remove(model: nn.Module, masks: Masks, dummy_input: Any, hidden: Mapping[str, Tensor]) -> None:
-    graph = ChannelGraph(model, dummy_input, hidden)
+def _check_something_stays(hidden: Mapping[str, Tensor]) -> None:
+    for name, rows in hidden.items():
+        if bool(rows.all()):
+            raise ConfigError(
+                f"the mask of {name} hides all of its {len(rows)} output channels, so that nothing would be left to compute "
+                "what follows: give max_sparse_ratio (such as 0.9) in config_list, without which a global_group_id can "
+                "take whole layers"
+            )
+
+
+def _removal(
+    model: nn.Module, dummy_input: Any, hidden: Mapping[str, Tensor], *, needed: bool
+) -> tuple[ChannelGraph, list[Tensor]] | None:
+    """The dependency graph and the hidden units of each of its groups; the masks are checked against it.
+
+    A model that only NNI can trace (``needed=False``) has none: ``ModelSpeedup`` keeps channels in conflict without
+    a word, which :func:`_nni_speedup` notices afterwards.
+    """
+    try:
+        graph = ChannelGraph(model, dummy_input, hidden)
+    except UnsupportedModelError:
+        if needed:
+            raise
+        return None
     uncovered = graph.uncovered(hidden)
     if uncovered:
         raise ConfigError(
             f"the masks are in conflict with the model's graph: {'; '.join(uncovered)}. Complete the config with "
             "configure_structured(model, dummy_input, config_list) before pruning"
         )
-    units = [_hidden_units(group, hidden) for group in graph.groups]
-    for group in pruning_groups(graph.host, graph.groups, units):
-        group.prune()
+    return graph, [_hidden_units(graph, group, hidden) for group in graph.groups]
 
 
-def _hidden_units(group: HostGroup, hidden: Mapping[str, Tensor]) -> Tensor:
+def _hidden_units(graph: ChannelGraph, group: HostGroup, hidden: Mapping[str, Tensor]) -> Tensor:
     """Units that every producer's mask hides, ``(U,)`` bool."""
     found: dict[str, Tensor] = {}
     for name, unit in producers(group).items():
@@ -133,9 +163,16 @@ def _hidden_units(group: HostGroup, hidden: Mapping[str, Tensor]) -> Tensor:
         gone = torch.zeros(group.channels.num_units, dtype=torch.bool, device=unit.device)
         gone[unit[rows & (unit >= 0)]] = True
         if bool((gone[unit.clamp_min(0)] & ~rows & (unit >= 0)).any()):
+            norms = [graph.names[site.module] for site in group.channels.norms]
+            fix = (
+                f"{', '.join(norms)} normalises across them, which no mask in NNI's wrappers can correct: put {name} into "
+                "exclude_op_names, or prune it with fairprune_plugin.torch_pruning"
+                if norms
+                else "tied channels, as in a grouped convolution: complete the config with configure_structured(…)"
+            )
             raise ConfigError(
-                f"the mask of {name} hides some channels of a unit and keeps others ({group.channels.num_units} units of "
-                "tied channels, as in a grouped convolution): complete the config with configure_structured(…)"
+                f"the mask of {name} hides some channels of a unit and keeps others (there are "
+                f"{group.channels.num_units} units); {fix}"
             )
         found[name] = gone
     first = next(iter(found))
@@ -172,6 +209,12 @@ def _nni_speedup(model: nn.Module, masks: Masks, dummy_input: Any, hidden: Mappi
     finally:
         for name, module in model.named_modules():
             module.training = training.get(name, model.training)
+    left = [name for name, rows in hidden.items() if len(model.get_parameter(f"{name}.weight")) > int((~rows).sum())]
+    if left:
+        raise UnsupportedModelError(
+            f"NNI's ModelSpeedup kept hidden channels of {', '.join(left)}: layers that share channels have different "
+            "masks; complete the config with configure_structured(model, dummy_input, config_list) before pruning"
+        )
 
 
 def _compare(masked: list[Tensor], small: list[Tensor]) -> None:

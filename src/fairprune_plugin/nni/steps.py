@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,13 +67,12 @@ class HeldOut:
             raise ConfigError(f"expected dual_every as a positive whole number of steps, got {self.every!r}")
 
     def stream(self, fields: Fields, default_window: int) -> ValidationStream:
-        """Of batches ``(x, y, s)``; training counts have a say as well, as in ``fit`` of the Torch-Pruning host."""
+        """Of batches ``(x, y, s)``."""
         return ValidationStream(
             Triples(self.loader, fields),
             window=len(self.loader) if isinstance(self.loader, Sized) else default_window,
             every=self.every,
             forward=self.forward,
-            and_training=True,
         )
 
 
@@ -91,6 +91,17 @@ class Triples:
                 yield inputs, targets, None
             else:
                 yield inputs, targets, field(batch, self._fields.sensitive, "sensitive", device)
+
+
+@contextmanager
+def unbound_on_error(evaluator: Any) -> Iterator[None]:
+    """Takes the model and all patches out of an evaluator when a run fails, which NNI leaves in it."""
+    try:
+        yield
+    except BaseException:
+        if getattr(evaluator, "model", None) is not None:
+            evaluator.unbind_model()
+        raise
 
 
 class TrainingSteps:

@@ -49,7 +49,7 @@ def configure_structured(
 
     Raises:
         ConfigError: If layers that lose channels together are not all selected, have different goals, or are the
-            model's output; the message names them.
+            model's output (the message names them), or the model does not run on the dummy input.
         UnsupportedModelError: If a group of channels crosses a layer norm or group norm, whose statistics a mask
             in NNI's wrappers cannot correct, or the self-check fails.
     """
@@ -62,14 +62,8 @@ def configure_structured(
             "'out_channel', with a sparse_ratio): nothing to configure"
         )
     graph = ChannelGraph(model, dummy_input, layers)
-    uncovered = graph.uncovered(layers)
-    if uncovered:
-        raise ConfigError(
-            f"channels cannot be removed from {'; '.join(uncovered)}: put these layers into exclude_op_names, or "
-            "select all layers that share the channels"
-        )
+    _check_complete(graph, layers)
     group_of = {name: group for group in graph.groups for name in producers(group)}
-    _check_norms(graph)
     if self_check:
         _self_check(model, dummy_input, layers)
     settings = _settings_by_layer(model, config_list, set(layers))
@@ -91,7 +85,46 @@ def configure_structured(
     return StructuredConfig(entries, dummy_input)
 
 
-def _check_norms(graph: ChannelGraph) -> None:
+def graph_of(model: nn.Module, dummy_input: Any, config_list: list[dict[str, Any]]) -> ChannelGraph:
+    """The dependency graph for a config whose masks agree with it.
+
+    Args:
+        model: Not wrapped.
+        dummy_input: As for :func:`configure_structured`.
+        config_list: Selects at least one layer for output channels.
+
+    Raises:
+        ConfigError: If layers that lose channels together are not all selected or have no common
+            ``dependency_group_id``, or the model does not run on the dummy input.
+        UnsupportedModelError: As :func:`configure_structured`.
+    """
+    layers = configs.row_layers(model, config_list)
+    graph = ChannelGraph(model, dummy_input, layers)
+    _check_complete(graph, layers)
+    settings = _settings_by_layer(model, config_list, set(layers))
+    for group in graph.groups:
+        ids = {name: _weight_setting(settings[name], "dependency_group_id") for name in producers(group)}
+        if len(ids) > 1 and (None in ids.values() or len(set(ids.values())) > 1):
+            raise ConfigError(
+                f"{' and '.join(ids)} lose channels together, but have no common dependency_group_id "
+                f"({', '.join(map(repr, ids.values()))}): give them one, as configure_structured(model, dummy_input, "
+                "config_list) does"
+            )
+    return graph
+
+
+def _weight_setting(entry: Mapping[str, Any], key: str) -> Any:
+    return {**entry, **entry.get("target_settings", {}).get("weight", {})}.get(key)
+
+
+def _check_complete(graph: ChannelGraph, layers: list[str]) -> None:
+    """All layers that lose channels together are selected, and nothing between them keeps a mask from being exact."""
+    uncovered = graph.uncovered(layers)
+    if uncovered:
+        raise ConfigError(
+            f"channels cannot be removed from {'; '.join(uncovered)}: put these layers into exclude_op_names, or "
+            "select all layers that share the channels"
+        )
     for group in graph.groups:
         if group.channels.norms:
             names = [graph.names[site.module] for site in group.channels.norms]

@@ -283,12 +283,14 @@ class Units:
                 del found[bundle]
 
     def _live(self, group: HostGroup) -> tuple[tuple[ChannelSite, ...], tuple[ChannelSite, ...]]:
-        """A group's sites with the parameters that are trained: a wrapper's where there is one."""
+        """A group's sites with the parameters that are trained: a wrapper's where there is one, which may be that of
+        another compressor (a quantizer, say) on a layer that is only read here."""
 
         def live(site: ChannelSite) -> ChannelSite:
-            module, _, key = site.name.rpartition(".")
-            wrapper = self._wrappers.get(module)
-            owner = wrapper if wrapper is not None and key in wrapper._parameters else self._model.get_submodule(module)
+            name, _, key = site.name.rpartition(".")
+            module = self._model.get_submodule(name)
+            wrapper = getattr(module, "_nni_wrapper", None) or self._wrappers.get(name)
+            owner = wrapper if wrapper is not None and key in wrapper._parameters else module
             parameter = owner._parameters[key]
             assert parameter is not None
             return dataclasses.replace(site, parameter=parameter)

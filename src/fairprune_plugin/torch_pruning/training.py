@@ -48,7 +48,7 @@ class Training:
     ) -> FitResult:
         """Trains weights and mask under the constraint, removes channels and returns the smaller model.
 
-        With a validation loader, training and held-out data both drive the multipliers and choose the best feasible
+        With a validation loader, held-out data drive the multipliers and, with training data, choose the best feasible
         snapshot at the target sparsity; without one, training counts do and the last state is returned.
 
         Args:
@@ -70,8 +70,8 @@ class Training:
                 those where it is on ``"both"`` validation data and as many training batches (default; measured for
                 moments that could be the best only), or those where the ``"upper_bound"`` of the validation gap's 95 %
                 interval is.
-            driver: Which data move the multipliers: ``"both"`` (default if there is a validation loader): whichever is
-                violated more, ``"validation"``, ``"train"``, or ``"folds"``: parts of the training data that are held out in
+            driver: Which data move the multipliers: ``"validation"`` (default if there is a loader), ``"train"``,
+                ``"both"``: whichever is violated more, or ``"folds"``: parts of the training data that are held out in
                 turn.
             folds: Number of those parts.
             checkpoint_dir: Folder for checkpoints, the newest two. If there is one in it, the run goes on from there: build
