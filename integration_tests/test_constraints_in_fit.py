@@ -470,6 +470,23 @@ class TestSelection:
             differ += chosen["both"] != chosen["gap"]
         assert differ  # else this says nothing
 
+    def test_the_choice_does_not_change_the_training(self) -> None:
+        """Looking at training data in between uses up no random number that a shuffled loader draws."""
+        x, y, gender, _ = people(320, seed=1)
+        histories = []
+        trained()  # the first call seeds
+        for select_by in ("both", "gap"):
+            torch.manual_seed(5)
+            loader = DataLoader(TensorDataset(x, y, gender), batch_size=32, shuffle=True)
+            own = DataLoader(
+                TensorDataset(x, y, gender), batch_size=32, shuffle=True, generator=torch.Generator().manual_seed(3)
+            )
+            for train in (loader, own):
+                result, _ = run(EqualOpportunity(0.02), train=train, select_by=select_by, validate_every=3)
+                histories.append([(row.step, row.loss, row.accuracy, row.gaps) for row in result.history])
+        assert histories[:2] == histories[2:]
+        assert histories[0] != histories[1]
+
 
 def moments(result: FitResult) -> list[HistoryRow]:
     return [row for row in result.history if row.at_target]

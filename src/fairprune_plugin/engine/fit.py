@@ -22,6 +22,7 @@ from .folds import Folds
 from .interrupt import deferred_interrupt
 from .message import message
 from .preflight import BOTH, FOLDS, check_optimizer, check_options, check_walkable, driver_of, length, planned_steps
+from .randomness import generator_states, random_state, set_generator_states, set_random_state
 from .result import FitResult, HistoryRow, Size
 from .run_options import FitOptions, Host
 from .run_state import check_run_state, load_run_state, run_state
@@ -228,7 +229,11 @@ class Run:
             return 0.0
         batches = length(self.validation) if self.validation is not None else None
         sample = islice(self.train, batches or self.host.lagrangian.config.window)
+        # A look at the data must not change the order in which training sees them.
+        state, generators = random_state(), generator_states(self.train)
         evaluation = self._evaluate(sample, TRAIN)
+        set_generator_states(self.train, generators)
+        set_random_state(state)
         self.evaluation_passes += batches or 0
         return max([0.0, *(v.excess for v in evaluation.verdicts if not math.isnan(v.gap))])
 
