@@ -228,9 +228,9 @@ class Run:
         if not self.host.lagrangian.constraints:
             return 0.0
         batches = length(self.validation) if self.validation is not None else None
-        sample = islice(self.train, batches or self.host.lagrangian.config.window)
         # A look at the data must not change the order in which training sees them.
         state, generators = random_state(), generator_states(self.train)
+        sample = islice(self.train, batches or self.host.lagrangian.config.window)
         evaluation = self._evaluate(sample, TRAIN)
         set_generator_states(self.train, generators)
         set_random_state(state)
