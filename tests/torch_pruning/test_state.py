@@ -73,7 +73,7 @@ def assert_same(a: list[Tensor], b: list[Tensor]) -> None:
         {"target": "params", "iterative_steps": 2},
         {"multipliers": {"rule": "nupi"}, "bilevel": {"score_rule": "gradient", "ramp_end": 0.6}},
         {"constraint": None, "round_to": 2},
-        {"constraint": AccuracyParity(0.01, groups=None, floor=0.1), "multipliers": {"rule": "augmented"}},
+        {"constraint": AccuracyParity(0.01, groups=None), "multipliers": {"rule": "augmented"}},
     ],
     ids=["one-round", "three-rounds", "size-budget", "nupi", "no-constraint", "discovered-groups"],
 )
