@@ -1,4 +1,4 @@
-"""Is the model still the one the mask was made for? Looked at before the first step and before channels go."""
+"""Is the model still the one the mask was made for? Looked at in training and before channels go."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..errors import TrainingStateError, UnsupportedModelError
+from ..checks import shown
+from ..errors import ConfigError, TrainingStateError, UnsupportedModelError
 from ..masks.masked_weights import MaskedWeights
 from .arguments import refuse_sharded
 from .grouping import HostGroup
@@ -41,6 +42,23 @@ def _layers(parameter: Tensor, tied: Sequence[str], groups: Sequence[HostGroup])
             names += [site.name for site in group.channels.carried if site.parameter.dim() > 1]
     layers = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
     return ", ".join("model" + re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", f".{layer}") for layer in layers)
+
+
+def check_given(given: nn.Module, model: nn.Module) -> None:
+    """A loop of the user's hands its model over in every step: it must be the pruner's, or a wrapper around it.
+
+    Raises:
+        ConfigError: Otherwise.
+    """
+    if not isinstance(given, nn.Module):
+        raise ConfigError(
+            f"expected regularize(model) with the pruner's model, or a wrapper around it, got {shown(given)}"
+        )
+    if given is not model and all(module is not model for module in given.modules()):
+        raise ConfigError(
+            "regularize(model) was given another model than the pruner was built for: masks live in the "
+            "weights of the model passed to BiFPPruner(model, …)"
+        )
 
 
 def check_parameters(model: nn.Module, groups: Sequence[HostGroup]) -> None:

@@ -19,7 +19,7 @@ from ..engine.atomic import atomically
 from ..engine.result import FitResult
 from ..errors import ConfigError, MissingHostError, TrainingStateError
 from .removal import head_attributes, prune_in_order
-from .state import first_difference, shapes_of
+from .state_checks import first_difference, shapes_of
 from .tracing import undisturbed
 
 FORMAT = "fairprune_plugin pruned model 1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModelError
 from ..masks.masked_weights import MaskedWeights
 from ..masks.norms import MaskedNorms
+from .example import Example
+from .graph import build_graph
 from .grouping import HostGroup
 from .removal import pruning_groups, update_head_dims
 
@@ -75,6 +79,34 @@ def _close(a: Tensor, b: Tensor) -> bool:
         return False
     scale = float(a.abs().max().clamp_min(1e-12)) if a.numel() else 1.0
     return bool(((a - b).abs().max() if a.numel() else torch.zeros(())) <= TOLERANCE * scale)
+
+
+def check_on_copies(pruner: Any, example: Example, options: dict[str, Any]) -> None:
+    """Tries a pruner whose graph has just been built, on copies of its model.
+
+    Args:
+        pruner: With its ``model`` and ``frozen_parameters``.
+        example: Inputs of the model.
+        options: The host's arguments that the graph was built with.
+
+    Raises:
+        UnsupportedModelError: As :func:`check` does.
+    """
+
+    def rebuild_copy() -> tuple[Any, list[HostGroup]]:
+        model, inputs, settings = copy.deepcopy((pruner.model, example.inputs, options))
+        randomise_norms(model, torch.Generator().manual_seed(0))
+        twin = object.__new__(type(pruner))
+        twin.frozen_parameters = {
+            id(copied)
+            for original, copied in zip(pruner.model.parameters(), model.parameters(), strict=True)
+            if id(original) in pruner.frozen_parameters
+        }
+        return twin, build_graph(twin, model, Example(inputs, settings.get("forward_fn")), settings)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the host has said all this about the original
+        check(rebuild_copy, example.outputs)
 
 
 def check(rebuild: Callable[[], tuple[Any, list[HostGroup]]], forward: Forward) -> None:

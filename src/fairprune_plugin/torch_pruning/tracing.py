@@ -1,4 +1,4 @@
-"""Building the host's dependency graph without leaving traces on the user's model."""
+"""The host traces a model without leaving traces on it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-
-from ..errors import UnsupportedModelError
 
 
 @contextmanager
@@ -34,19 +32,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         torch.set_rng_state(generator)
 
 
-def no_graph(error: Exception) -> UnsupportedModelError:
-    """What to say when the host's graph building breaks down."""
-    return UnsupportedModelError(
-        f"Torch-Pruning cannot build a dependency graph of this model ({type(error).__name__}: {error}): replace or wrap "
-        "what it stumbles over (recurrent layers, layers of an unknown type, and what splits or concatenates their outputs)"
-    )
-
-
-def raised_by_host(error: Exception) -> bool:
-    """Whether an exception comes from a line of Torch-Pruning, and not of the model it was tracing."""
-    traceback = error.__traceback__
-    if traceback is None:
-        return False
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return str(traceback.tb_frame.f_globals.get("__name__", "")).split(".")[0] == "torch_pruning"
+def frozen_parameters(model: nn.Module) -> set[int]:
+    """Ids of the parameters that are not trained, as long as no trace has switched their gradients on."""
+    return {id(parameter) for parameter in model.parameters() if not parameter.requires_grad}

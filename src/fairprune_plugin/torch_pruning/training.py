@@ -180,6 +180,6 @@ class Training:
         channels = sum(group.channels.num_units * group.channels.channels_per_unit for group in self.host_groups)
 
         def run() -> Any:
-            return self._run_example(self.model)
+            return self._example.run(self.model)
 
         return Size(channels, params, macs, latency_ms(self.model, run), peak_memory_bytes(self.model, run))

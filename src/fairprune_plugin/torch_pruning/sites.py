@@ -1,0 +1,147 @@
+"""Where the channels of a group meet parameters: which weights hide a channel, which only go with it, which norms need it.
+
+The rule is that of :mod:`.grouping`: what *reads* a channel is masked, what *writes* or scales it is carried along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_pruning import ops
+
+from ..errors import UnsupportedModelError
+from ..masks.groups import ChannelSite, NormSite
+
+CARRIERS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.PReLU)
+
+
+class GroupSites:
+    """Collects, item by item of a graph group, where its channels meet parameters.
+
+    Args:
+        pruner: A Torch-Pruning ``BasePruner``.
+        unit_of_root: ``(C,)`` int64 unit of each channel of the group's root.
+
+    Raises:
+        UnsupportedModelError: While reading, for a layer over which no mask is exact, or that the graph gets wrong.
+    """
+
+    def __init__(self, pruner: Any, unit_of_root: Tensor) -> None:
+        self._pruner = pruner
+        self._unit_of_root = unit_of_root
+        self.masked: list[ChannelSite] = []
+        self.carried: list[ChannelSite] = []
+        self.norms: list[NormSite] = []
+        self.layers: list[str] = []
+        self.depthwise = False
+
+    def read(self, dep: Any, idxs: Sequence[int], root_idxs: Sequence[int]) -> None:
+        """Takes an item of the group: channels ``idxs`` of a layer, which belong to channels ``root_idxs`` of the root."""
+        module = dep.target.module
+        if isinstance(module, nn.Parameter):
+            name = self._pruner.DG._param_to_name[module]
+            self.layers.append(name)
+            self._add(self.carried, module, name, dep.target.pruning_dim, idxs, root_idxs)
+            return
+        name = self._pruner.DG._module2name.get(module)
+        if name is None:  # an operation of the graph (add, concat, reshape), not a layer
+            return
+        self.layers.append(name)
+        if any(root is None for root in root_idxs):
+            raise UnsupportedModelError(f"the dependency graph cannot tell which channels of {name} go together")
+        outwards = self._pruner.DG.is_out_channel_pruning_fn(dep.handler)
+        if isinstance(module, nn.modules.conv._ConvNd):
+            self._read_conv(module, name, outwards, idxs, root_idxs)
+        elif isinstance(module, nn.Linear):
+            if outwards:
+                self._add_layer(module, name, 0, idxs, root_idxs)
+            else:
+                self._add(self.masked, module.weight, f"{name}.weight", 1, idxs, root_idxs)
+        elif isinstance(module, CARRIERS):
+            self._add_layer(module, name, 0, idxs, root_idxs)
+        elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            self._read_norm(module, name, idxs, root_idxs)
+        elif isinstance(module, nn.Embedding):
+            self._add(self.carried, module.weight, f"{name}.weight", 1, idxs, root_idxs)
+        elif any(True for _ in module.parameters(recurse=False)):
+            raise UnsupportedModelError(
+                f"{name} ({type(module).__name__}) shares channels with {', '.join(self.layers[:4])} and no mask "
+                "over it is exact: add it and its neighbours to ignored_layers"
+            )
+
+    def _read_conv(self, conv: Any, name: str, outwards: bool, idxs: Sequence[int], root_idxs: Sequence[int]) -> None:
+        if ops.module2type(conv) == ops.OPTYPE.DEPTHWISE_CONV:
+            self.depthwise = True
+            self._add_layer(conv, name, 0, idxs, root_idxs)
+        elif conv.transposed and conv.groups > 1:
+            raise UnsupportedModelError(
+                f"{name} is a grouped transposed convolution, which Torch-Pruning cannot prune: add it and its "
+                "neighbours to ignored_layers"
+            )
+        elif outwards:
+            self._add_layer(conv, name, 1 if conv.transposed else 0, idxs, root_idxs)
+        else:
+            # A grouped convolution stores in-channel c of every group in column c mod (in / groups).
+            per_group = conv.in_channels // conv.groups
+            columns = [index % per_group for index in idxs]
+            dim = 0 if conv.transposed else 1
+            self._add(self.masked, conv.weight, f"{name}.weight", dim, columns, root_idxs)
+
+    def _read_norm(self, norm: Any, name: str, idxs: Sequence[int], root_idxs: Sequence[int]) -> None:
+        if isinstance(norm, nn.LayerNorm) and len(norm.normalized_shape) > 1:
+            raise UnsupportedModelError(
+                f"{name} normalises over several dimensions {tuple(norm.normalized_shape)}: its statistics cannot "
+                "be taken over the kept channels; add its neighbours to ignored_layers"
+            )
+        size = norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.normalized_shape[0]
+        self._check_range(name, idxs, size)
+        unit = torch.full((size,), -1, dtype=torch.long)
+        unit[torch.tensor(list(idxs))] = self._unit_of_root[torch.tensor(list(root_idxs))]
+        device = norm.weight.device if norm.weight is not None else next(self._pruner.model.parameters()).device
+        self.norms.append(NormSite(norm, unit.to(device)))
+        self._add_layer(norm, name, 0, idxs, root_idxs)
+
+    def mask_queries(self, qkv_layers: Sequence[nn.Module]) -> None:
+        """Head dimensions: q·k has no consumer weight, so rows of the projections are masked instead.
+
+        Two of the three are: whichever of them is the value, at least one of query and key is among them.
+        """
+        wanted = {id(p) for layer in qkv_layers[:2] for p in layer.parameters(recurse=False)}
+        rows = [site for site in self.carried if id(site.parameter) in wanted]
+        self.carried = [site for site in self.carried if id(site.parameter) not in wanted]
+        self.masked += rows
+
+    def _add_layer(self, module: Any, name: str, dim: int, idxs: Sequence[int], root_idxs: Sequence[int]) -> None:
+        """The channels' own weights: rows of the kernel along ``dim``, and the bias (or affine)."""
+        for key, parameter in module.named_parameters(recurse=False):
+            along = dim if parameter.dim() > 1 else 0
+            if parameter.dim() == 1 and parameter.shape[0] == 1 and len(idxs) > 1:
+                continue  # one value for all channels (PReLU's default) stays
+            self._add(self.carried, parameter, f"{name}.{key}", along, idxs, root_idxs)
+
+    def _add(
+        self,
+        sites: list[ChannelSite],
+        parameter: Tensor,
+        name: str,
+        dim: int,
+        idxs: Sequence[int],
+        root_idxs: Sequence[int],
+    ) -> None:
+        unit = self._unit_of_root[torch.tensor(list(root_idxs))]
+        dim = dim % parameter.dim()
+        self._check_range(name, idxs, parameter.shape[dim])
+        index = torch.tensor(list(idxs)).to(parameter.device)
+        sites.append(ChannelSite(parameter, name, dim, index, unit.to(parameter.device)))
+
+    def _check_range(self, name: str, idxs: Sequence[int], size: int) -> None:
+        """The graph can lose its way; seen with the branches of a concatenation that is flattened afterwards."""
+        if max(idxs, default=0) >= size:
+            raise UnsupportedModelError(
+                f"Torch-Pruning's dependency graph asks for channel {max(idxs)} of {name}, which has {size}: it cannot "
+                f"follow how the channels of {', '.join(self.layers)} meet (a concatenation that is flattened?); add "
+                "these layers to ignored_layers, or pool to one value per channel before flattening"
+            )
