@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..errors import ConfigError, FairPruneWarning, NonFiniteError, TrainingStateError
-from ..fairness.evaluation import Evaluation
+from ..errors import ConfigError, NonFiniteError, TrainingStateError
 from ..fairness.lagrangian import TRAIN, VALIDATION
 from .batch_stream import BatchStream
 from .batches import Batch, check_iterable, read_batch
 from .census import check_loader
-from .checkpoint import CheckpointFolder
-from .data_parallel import average_batch_norm, refuse_different_settings, share_buffers, wrap
-from .evaluate import evaluate, mode, recalibrate_batch_norm
-from .folder_lock import only_run_in
+from .data_parallel import refuse_different_settings, wrap
+from .evaluate import mode
+from .finish import finish
 from .folds import Folds
 from .history import history_row
 from .interrupt import deferred_interrupt
-from .message import message
 from .metrics import step_row
-from .preflight import (
-    BOTH,
-    FOLDS,
-    check_optimizer,
-    check_options,
-    check_walkable,
-    driver_of,
-    length,
-    planned_steps,
-)
-from .randomness import generator_states, random_state, set_generator_states, set_random_state
-from .result import FitResult, HistoryRow, Size
+from .preflight import BOTH, FOLDS, check_optimizer, check_options, check_walkable, driver_of, length, planned_steps
+from .result import FitResult, HistoryRow
+from .run_checkpoints import RunCheckpoints
+from .run_evaluation import RunEvaluation
 from .run_options import FitOptions, Host
-from .run_state import check_run_state, load_run_state, run_state, settings_of
+from .run_state import settings_of
 from .running_mean import RunningMean
 from .snapshots import BOTH as SELECT_BOTH
-from .snapshots import BestSnapshot, rank
+from .snapshots import BestSnapshot
 from .validation_stream import ValidationStream
 
 
@@ -92,17 +77,16 @@ class Run:
         self.driver = driver_of(options, validation)
         self.folds = Folds(train, options.folds) if self.driver == FOLDS else None
         self.snapshots = BestSnapshot(options.select_by)
-        self.evaluation_passes = 0
+        self.evaluation = RunEvaluation(host, train, validation, options.forward)
         self.stream: ValidationStream | None = None
         if self.folds is None:
             self.batches = BatchStream.over(train, TRAIN)
         else:
             self.batches = BatchStream.beside_folds(self.folds, self._hold_out)
         self.loss_mean = RunningMean()
-        self.checkpoints: CheckpointFolder | None = None
         self.ranks = host.lagrangian.ranks
+        self.checkpoints = RunCheckpoints(options.checkpoint_dir, self.ranks)
         self.trained: nn.Module = host.model
-        self._folder_lock = ExitStack()
 
     def execute(self) -> FitResult:
         """Trains, removes, recalibrates, judges.
@@ -110,14 +94,14 @@ class Run:
         Raises:
             ConfigError: Also while another run writes its checkpoints into the same folder.
         """
-        with self._folder_lock:
+        with self.checkpoints:
             return self._execute()
 
     def _execute(self) -> FitResult:
         host = self.host
         refuse_different_settings(self.ranks.collect(self._checked))
         self._drive_multipliers()
-        if not self._resumed():
+        if not self.checkpoints.resume(self):
             self._prepare()
         assert host.dense_record is not None
         before, dense = host.dense_record  # of the first call, if an interrupted run is continued
@@ -128,7 +112,7 @@ class Run:
             mode(host.model, training=True),
         ):
             self._train(bar)
-        return self._finish(before, dense)
+        return finish(self, before, dense)
 
     def _checked(self) -> dict[str, Any]:
         """Looks at everything that was given, and returns what must be the same on all ranks."""
@@ -150,38 +134,19 @@ class Run:
         if self.validation is not None:
             check_loader(self.validation, host.model, host.lagrangian, split=VALIDATION)
         if host.engine.step_index == 0:
-            host.dense_record = (self._measure_dense(), host.size())
+            host.dense_record = (self.evaluation.of_dense_model(), host.size())
         elif host.dense_record is None:
             raise TrainingStateError(
                 f"fit() starts from the dense model, but {host.engine.step_index} training steps were taken already in a "
                 "loop of your own: finish that loop, or build a new pruner on a dense model"
             )
-        self._write_checkpoint()
-
-    def _resumed(self) -> bool:
-        """Whether there was a checkpoint to go on from."""
-        if self.options.checkpoint_dir is None:
-            return False
-        state = self.ranks.collect(self._newest_checkpoint)[0]
-        if state is None:
-            return False
-        self.ranks.collect(lambda: load_run_state(self, state))
-        return True
-
-    def _newest_checkpoint(self) -> dict[str, Any] | None:
-        """One rank reads and writes files; the others are told what was in them."""
-        if not self.ranks.first:
-            return None
-        assert self.options.checkpoint_dir is not None
-        self._folder_lock.enter_context(only_run_in(self.options.checkpoint_dir))
-        self.checkpoints = CheckpointFolder(self.options.checkpoint_dir)
-        return self.checkpoints.newest(lambda state: check_run_state(self, state))
+        self.checkpoints.write(self)
 
     def _train(self, bar: Any) -> None:
         """All steps that are left. With a checkpoint folder, Ctrl-C waits for the end of a step (of all ranks) and then
         interrupts."""
         engine = self.host.engine
-        checkpointing = self.options.checkpoint_dir is not None
+        checkpointing = self.checkpoints.wanted
         with deferred_interrupt(checkpointing) as interrupt:
             for batch in self._training_batches():
                 self._train_step(batch)
@@ -194,37 +159,9 @@ class Run:
                 often = self.options.checkpoint_every or self.every
                 stop = checkpointing and self.ranks.any(interrupt.requested)  # all ranks after the same step
                 if stop or last or engine.step_index % often == 0:
-                    self._write_checkpoint()
+                    self.checkpoints.write(self)
                 if stop:
                     raise KeyboardInterrupt
-
-    def _write_checkpoint(self) -> None:
-        """Not of weights gone bad (the next loss will say so): the last good checkpoint is worth more."""
-        if self.options.checkpoint_dir is None:
-            return
-        if all(bool(torch.isfinite(p).all()) for p in self.host.model.parameters()):
-            state = run_state(self)
-            self.ranks.collect(lambda: self._save(state))
-
-    def _save(self, state: dict[str, Any]) -> None:
-        """One rank writes."""
-        if self.checkpoints is None:
-            return
-        step = self.host.engine.step_index
-        try:
-            self.checkpoints.save(state, step)
-        except OSError as error:
-            if step == 0:
-                raise ConfigError(
-                    f"cannot write checkpoints into {self.checkpoints.path} ({error}): free space there, or pass a "
-                    "checkpoint_dir that can be written to"
-                ) from error
-            warnings.warn(
-                f"the checkpoint of step {step} could not be written ({error}): training goes on, and the checkpoints "
-                f"that are in {self.checkpoints.path} stay; free space there before it ends",
-                FairPruneWarning,
-                stacklevel=2,
-            )
 
     def _drive_multipliers(self) -> None:
         """By validation data, by held-out folds, or (nothing to do) by training counts."""
@@ -269,15 +206,14 @@ class Run:
         self.loss_mean.update(loss)
         if self.stream is not None and host.engine.step_index % self.options.dual_every == 0:
             self.stream.dual_step(host.model, host.lagrangian)
-            self.evaluation_passes += 1
+            self.evaluation.passes += 1
         for metrics in self.options.metrics if self.ranks.first else ():
             metrics.on_step(step_row(host.engine, loss))
 
     def _validate(self) -> dict[str, str]:
         """Evaluates on validation, records it, and offers a snapshot once the target sparsity is reached."""
-        assert self.validation is not None
         host, engine = self.host, self.host.engine
-        evaluation = self._evaluate(self.validation, VALIDATION)
+        evaluation = self.evaluation.held_out()
         mean_loss = float(self.ranks.mean(torch.tensor(self.loss_mean.value, dtype=torch.float64)))
         row = history_row(engine, evaluation, loss=mean_loss, last_round=host.rounds_left() == 1)
         self.history.append(row)
@@ -286,25 +222,10 @@ class Run:
         for metrics in self.options.metrics if self.ranks.first else ():
             metrics.on_evaluation(row)
         if row.at_target and self.snapshots.could_win(evaluation):
-            over = self._training_excess() if self.options.select_by == SELECT_BOTH else 0.0
+            over = self.evaluation.training_excess() if self.options.select_by == SELECT_BOTH else 0.0
             self.snapshots.offer(host.model, engine.weights.keep, evaluation, engine.step_index, training_excess=over)
         gaps = "/".join(f"{gap:.3f}" for gap in row.gaps) or "-"
         return {"acc": f"{row.accuracy:.3f}", "gap": gaps, "pruned": f"{row.progress:.0%}"}
-
-    def _training_excess(self) -> float:
-        """By how much the gap on training data exceeds a tolerance, on as many batches as validation has; an undefined
-        gap has no say. (The running counts of training are no substitute: they are of train mode, and lag behind.)"""
-        if not self.host.lagrangian.constraints:
-            return 0.0
-        batches = length(self.validation) if self.validation is not None else None
-        # A look at the data must not change the order in which training sees them.
-        state, generators = random_state(), generator_states(self.train)
-        sample = islice(self.train, batches or self.host.lagrangian.config.window)
-        evaluation = self._evaluate(sample, TRAIN, shard_of=self.train)
-        set_generator_states(self.train, generators)
-        set_random_state(state)
-        self.evaluation_passes += batches or 0
-        return max([0.0, *(v.excess for v in evaluation.verdicts if not math.isnan(v.gap))])
 
     def _between_rounds(self) -> None:
         self.host.remove_round()
@@ -323,71 +244,3 @@ class Run:
         bad = any(not bool(torch.isfinite(p).all()) for p in self.host.model.parameters())
         if bad and self.snapshots.best is not None:
             self.snapshots.restore(self.host.model)
-
-    def _finish(self, before: Evaluation, dense: Size) -> FitResult:
-        host = self.host
-        split = self.validation if self.validation is not None else self.train
-        name = VALIDATION if self.validation is not None else TRAIN
-        self.trained = host.model
-        if self.snapshots.best is not None:
-            self.snapshots.restore(host.model)
-        share_buffers(host.model, self.ranks)
-        host.remove_round()
-        optimizer = host.rebuild_optimizer(self.optimizer)
-        after = self._evaluate(split, name)
-        after = self._recalibrated(split, name, after)
-        return FitResult(
-            model=host.model,
-            optimizer=optimizer,
-            removal=host.removal_record(),
-            before=before,
-            after=after,
-            dense=dense,
-            pruned=host.size(),
-            feasible=after.feasible,
-            message=message(before, after, self.history, chosen=self.snapshots.best is not None),
-            history=self.history,
-            passes=host.engine.passes,
-            evaluation_passes=self.evaluation_passes,
-        )
-
-    def _recalibrated(self, split: Iterable[Any], name: str, after: Evaluation) -> Evaluation:
-        """Fresh batch-norm statistics, kept only if the model is no worse with them."""
-        if self.options.recalibration_batches < 1:
-            return after
-        buffers = [buffer.clone() for buffer in self.host.model.buffers()]
-        recalibrate_batch_norm(
-            self.host.model,
-            self.train,
-            batches=self.options.recalibration_batches,
-            forward=self.options.forward,
-        )
-        average_batch_norm(self.host.model, self.ranks)
-        fresh = self._evaluate(split, name)
-        if rank(fresh, self.options.select_by) >= rank(after, self.options.select_by):
-            return fresh
-        with torch.no_grad():
-            for buffer, saved in zip(self.host.model.buffers(), buffers, strict=True):
-                buffer.copy_(saved)
-        return after
-
-    def _measure_dense(self) -> Evaluation:
-        """Dense rates of every split a constraint will be compared on, and the "before" of the report."""
-        lagrangian, model = self.host.lagrangian, self.host.model
-        forward = self.options.forward
-        share_buffers(model, self.ranks)
-        # Also where the whole data tell which groups are large enough to be constrained.
-        needed = any(c.relative_to_dense or c.min_group_size for c in lagrangian.constraints)
-        train = None
-        if needed or self.validation is None:
-            train = evaluate(model, self.train, lagrangian, split=TRAIN, forward=forward, dense=True)
-        if self.validation is None:
-            assert train is not None
-            return train
-        return evaluate(model, self.validation, lagrangian, split=VALIDATION, forward=forward, dense=True)
-
-    def _evaluate(self, loader: Iterable[Any], split: str, *, shard_of: Iterable[Any] | None = None) -> Evaluation:
-        self.evaluation_passes += length(loader) or 0
-        share_buffers(self.host.model, self.ranks)
-        lagrangian, forward = self.host.lagrangian, self.options.forward
-        return evaluate(self.host.model, loader, lagrangian, split=split, forward=forward, shard_of=shard_of)

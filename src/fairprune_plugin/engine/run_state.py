@@ -72,7 +72,7 @@ def _own_state(run: Run) -> dict[str, Any]:
         "snapshot": snapshot_state(run.snapshots.best),
         "history": [asdict(row) for row in run.history],
         "loss_mean": run.loss_mean.value,
-        "evaluation_passes": run.evaluation_passes,
+        "evaluation_passes": run.evaluation.passes,
         "batches": run.batches.state_dict(),
         "mask_batches": None if run.mask_batches is None else run.mask_batches.state_dict(),
         "stream": None if run.stream is None else run.stream.state_dict(),
@@ -128,7 +128,7 @@ def load_run_state(run: Run, state: dict[str, Any]) -> None:
     run.snapshots.best = snapshot_from(state["snapshot"], trackers)
     run.history[:] = [row_from(row) for row in state["history"]]
     run.loss_mean.value = state["loss_mean"]
-    run.evaluation_passes = state["evaluation_passes"]
+    run.evaluation.passes = state["evaluation_passes"]
     run.batches.load_state_dict(state["batches"])  # before the stream, which a fold in it switches
     if run.mask_batches is not None:
         run.mask_batches.load_state_dict(state["mask_batches"])
