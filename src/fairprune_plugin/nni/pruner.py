@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from nni.compression.base.compressor import register_scalers
 from nni.compression.pruning.scheduled_pruner import ScheduledPruner
 from torch import Tensor, nn
@@ -16,25 +13,24 @@ from ..engine.batches import Forward, default_forward
 from ..engine.bilevel import BiLevelEngine
 from ..engine.config import BiLevelConfig
 from ..engine.scores import MaskScores
-from ..engine.timetable import Timetable
-from ..errors import ConfigError, FairPruneWarning, TrainingStateError, UnsupportedModelError
+from ..engine.settings import bilevel_config, lagrangian_of
+from ..errors import ConfigError, TrainingStateError
 from ..fairness.constraint import Constraint
-from ..fairness.constraints import constraint_from
-from ..fairness.lagrangian import Lagrangian
 from ..fairness.multipliers import MultiplierConfig
 from ..masks.masked_weights import MaskedWeights
 from ..masks.saliency import group_magnitude
 from . import config_list as configs
-from .apply_method import BYPASS, PRODUCT, STRAIGHT_THROUGH
 from .capture import Field
 from .evaluator_checks import check_evaluator
 from .goals import SparseGoals
-from .graph import ChannelGraph, as_config_error, check_unwrapped
+from .graph import as_config_error, check_unwrapped
 from .measuring import Measuring
-from .ramp import check_length, check_steps, ramp_in_steps, ramp_to
+from .ramp import check_length, check_steps
+from .schedule import Schedule
 from .steps import Fields, HeldOut, HostLoss, TrainingSteps, unbound_on_error
-from .structured import graph_of
+from .structured import graph_if_traceable
 from .units import Units
+from .wrapper_masks import WrapperMasks
 
 
 class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
@@ -96,13 +92,9 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
             raise ConfigError(f"expected an nn.Module to prune, got {type(model).__name__}")
         check_unwrapped(model, "BiFPPruner")
         configs.check(model, config_list)
-        self.config = BiLevelConfig.from_dict(bilevel) if isinstance(bilevel, dict) else bilevel or BiLevelConfig()
-        if isinstance(multipliers, dict):
-            multipliers = MultiplierConfig.from_dict(multipliers)
-        if isinstance(constraint, dict | str):
-            constraint = constraint_from(constraint)
+        self.config = bilevel_config(bilevel)
         self._task = HostLoss()
-        self.lagrangian = Lagrangian(constraint, config=multipliers, task_loss=self._task)
+        self.lagrangian = lagrangian_of(constraint, multipliers, self._task)
         self.fields = Fields(sensitive, targets, logits)
         self._held_out = None if validation is None else HeldOut(validation, dual_every, forward)
         if self.lagrangian.constraints and not callable(sensitive):
@@ -114,16 +106,14 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
             check_evaluator(evaluator, model)
         if dummy_input is None:
             dummy_input = getattr(config_list, "dummy_input", None)
-        graph = _graph(model, config_list, dummy_input, evaluator)
+        graph = graph_if_traceable(model, config_list, dummy_input, evaluator)
         with as_config_error("the config_list"):
             super().__init__(model, config_list, evaluator, existed_wrappers)
             self._init_sparse_goals()
         self.warmup_step, self.cooldown_begin_step = warmup_step, cooldown_begin_step
         self.interval_steps = 1
         self._total_times = max((cooldown_begin_step or 0) - (warmup_step or 0), 1)
-        self._driven = False
-        self._own_run = False
-        self._max_steps: int | None = None
+        self._schedule = Schedule(self)
         self._channel_graph = graph
         try:
             self._bind_weights()
@@ -138,6 +128,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         self.units = Units(self.bound_model, self._module_wrappers, self._target_spaces, self._channel_graph)
         self.weights = MaskedWeights(self.units.groups)
         self.goals = SparseGoals(self.units, self.weights.offsets, self.config.cost_exponent)
+        self._masks = WrapperMasks(self.units, self.weights)
 
     @classmethod
     def from_compressor(
@@ -185,7 +176,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
     @total_times.setter
     def total_times(self, times: int) -> None:
         self._total_times = times
-        self._driven = True
+        self._schedule.driven = True
 
     def _validate_config(self) -> None:
         configs.validate(self.config_list)
@@ -205,7 +196,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
 
     def update_sparse_goals(self, current_times: int) -> None:
         """Sets the goals to what is due after ``current_times`` of the ``total_times`` steps of the ramp."""
-        timetable = self._timetable()
+        timetable = self._schedule.timetable()
         self._update_sparse_goals_by_ratio(timetable.progress(timetable.ramp_begin + current_times - 1))
 
     def compress(self, max_steps: int | None, max_epochs: int | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -226,13 +217,10 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         """
         self._check_untrained()
         check_length(max_steps, max_epochs)
-        self._own_run, self._max_steps = True, max_steps
-        try:
-            self._ramp()
+        with self._schedule.own_run(max_steps):
+            self._schedule.ramp()
             with unbound_on_error(self.evaluator):
                 result: tuple[nn.Module, dict[str, Any]] = super().compress(max_steps, max_epochs)
-        finally:
-            self._own_run, self._max_steps = False, None
         return result
 
     def _check_untrained(self) -> None:
@@ -260,13 +248,12 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
 
     def _begin(self, evaluator: Any) -> None:
         """The engine, and what the evaluator calls in every step."""
-        if not self._driven:
+        if not self._schedule.driven:
             self._update_sparse_goals_by_ratio(0.0)
         scores = MaskScores(group_magnitude(self.weights), self.config)
         self.engine = BiLevelEngine(self.bound_model, self.weights, self.lagrangian, self._project, self.config, scores)
-        self.engine.timetable = self._timetable()
-        for key in self.units.keys:
-            self.units.space(key).apply_method = BYPASS if self.units.trained_bare(key) else self._learning_method(key)
+        self.engine.timetable = self._schedule.timetable()
+        self._masks.begin_learning()
         self._seen_goals = self.goals.current()
         TrainingSteps(
             self.engine,
@@ -274,13 +261,9 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
             self._task,
             self.fields,
             self._held_out,
-            mask_moved=self._push_masks,
+            mask_moved=self._masks.push,
             stepped=self._follow_goals,
         ).attach(evaluator)
-
-    def _learning_method(self, key: tuple[str, str]) -> str:
-        owned = {id(parameter.parameter) for parameter in self.weights.parameters}
-        return STRAIGHT_THROUGH if id(self.units.space(key).target) in owned else PRODUCT
 
     def _fuse_postprocess(self, evaluator: Any) -> None:
         if self._done:
@@ -291,106 +274,31 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
     def _finish(self) -> None:
         engine = self._running()
         engine.lagrangian.checks.settle()
-        steps, due = engine.step_index, self._timetable().ramp_end
-        if steps < due:
-            what = "masks are all ones" if steps == 0 else "the masks are not final"
-            lower = (
-                "interval_steps or total_times of the pruner around this one" if self._driven else "cooldown_begin_step"
-            )
-            raise TrainingStateError(
-                f"training ended after {steps} optimizer steps, but the goals of config_list are reached at step {due}: "
-                f"{what}; let training_func run for max_steps (or max_epochs) with the optimizers and the training_step it "
-                f"is given, train longer, or lower {lower}"
-            )
+        steps, due = engine.step_index, self._schedule.timetable().ramp_end
+        self._schedule.check_reached(steps, due)
         self._follow_goals()
         engine.norms.release()
-        self._push_masks()
-        self._bake_masks()
+        self._masks.push()
+        self._masks.bake()
         self._done = True
-        if self._max_steps is not None and steps < self._max_steps:
-            warnings.warn(
-                f"training ended after {steps} optimizer steps of max_steps={self._max_steps}: the masks are final (since "
-                f"step {due}), but the weights have settled for {steps - due} steps instead of {self._max_steps - due}; "
-                "let training_func run for max_steps optimizer steps",
-                FairPruneWarning,
-                stacklevel=2,
-            )
+        self._schedule.warn_if_short(steps, due)
 
-    # ---- masks ---------------------------------------------------------------------------------------------
+    # ---- goals ---------------------------------------------------------------------------------------------
 
     def _project(self, scores: Tensor, progress: float) -> Tensor:
-        if not self._driven:
+        if not self._schedule.driven:
             self._update_sparse_goals_by_ratio(progress)
         self._seen_goals = self.goals.current()
         return self.goals.project(scores)
 
     def _follow_goals(self) -> None:
         """The mask follows goals that a pruner around this one has moved."""
-        if not self._driven or self.goals.current() == self._seen_goals:
+        if not self._schedule.driven or self.goals.current() == self._seen_goals:
             return
         engine = self._running()
         engine.set_mask(self._project(engine.scores.value(), 1.0))
-        self._push_masks()
-
-    @torch.no_grad()
-    def _push_masks(self) -> None:
-        """The engine's mask in NNI's wrappers."""
-        for key in self.units.keys:
-            self.units.space(key).mask = self.units.mask(key, self.weights.keep)
-
-    @torch.no_grad()
-    def _bake_masks(self) -> None:
-        """From here on NNI's own product applies the masks; hidden weights are zero, so that the unwrapped model
-        computes the same."""
-        for key in self.units.keys:
-            space = self.units.space(key)
-            space.apply_method = PRODUCT
-            assert space.target is not None
-            space.target.data.mul_(space.mask)
-
-    # ---- the schedule --------------------------------------------------------------------------------------
-
-    def _timetable(self) -> Timetable:
-        begin, end = self._ramp()
-        config = dataclasses.replace(self.config, warmup=begin / end, ramp_end=1.0)
-        goals = [goal for targets in self.sparse_goals.values() for goal in targets.values()]
-        ratio = max((goal.get("sparse_ratio", 0.0) for goal in goals), default=0.0)
-        return Timetable(config, end, ratio=ratio)
-
-    def _ramp(self) -> tuple[int, int]:
-        """First and last step of the ramp."""
-        if self._driven:
-            return 0, max(self.interval_steps * self._total_times, 2)
-        if self._max_steps is not None:
-            return ramp_in_steps(self.config, self.warmup_step, self.cooldown_begin_step, self._max_steps)
-        if self.cooldown_begin_step is None:
-            unknown = (
-                "" if self._own_run else " (another compressor trains this pruner: its max_steps is not seen here)"
-            )
-            instead = ", or max_steps to compress()" if self._own_run else ""
-            raise ConfigError(
-                f"the length of the run is unknown{unknown}: pass cooldown_begin_step=… to BiFPPruner{instead}"
-            )
-        return ramp_to(self.config, self.warmup_step, self.cooldown_begin_step)
+        self._masks.push()
 
     def _running(self) -> BiLevelEngine:
         assert self.engine is not None
         return self.engine
-
-
-def _graph(
-    model: nn.Module, config_list: list[dict[str, Any]], dummy_input: Any, evaluator: Any
-) -> ChannelGraph | None:
-    """The dependency graph, if there is an input to trace the model with and channels to trace."""
-    layers = configs.row_layers(model, config_list)
-    if not layers:
-        return None
-    if dummy_input is not None:
-        return graph_of(model, dummy_input, config_list)
-    # Not get_dummy_input(): Lightning's falls back to a batch of the loader, labels and all.
-    given = (getattr(evaluator, name, None) for name in ("dummy_input", "_dummy_input"))
-    dummy_input = next((value for value in given if value is not None), None)
-    try:
-        return None if dummy_input is None else ChannelGraph(model, dummy_input, layers)
-    except (ConfigError, UnsupportedModelError):
-        return None  # the evaluator's input may be there for other reasons: rows are masked, as NNI does

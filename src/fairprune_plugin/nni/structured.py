@@ -113,6 +113,35 @@ def graph_of(model: nn.Module, dummy_input: Any, config_list: list[dict[str, Any
     return graph
 
 
+def graph_if_traceable(
+    model: nn.Module, config_list: list[dict[str, Any]], dummy_input: Any, evaluator: Any
+) -> ChannelGraph | None:
+    """The dependency graph of a config, if there is an input to trace the model with and channels to trace.
+
+    Args:
+        model: Not wrapped.
+        config_list: As the user gave it.
+        dummy_input: As the user gave it; ``None``: the evaluator's, as far as the model runs on it.
+        evaluator: NNI's.
+
+    Raises:
+        ConfigError: As :func:`graph_of`, for an input of the user's.
+        UnsupportedModelError: Likewise.
+    """
+    layers = configs.row_layers(model, config_list)
+    if not layers:
+        return None
+    if dummy_input is not None:
+        return graph_of(model, dummy_input, config_list)
+    # Not get_dummy_input(): Lightning's falls back to a batch of the loader, labels and all.
+    given = (getattr(evaluator, name, None) for name in ("dummy_input", "_dummy_input"))
+    dummy_input = next((value for value in given if value is not None), None)
+    try:
+        return None if dummy_input is None else ChannelGraph(model, dummy_input, layers)
+    except (ConfigError, UnsupportedModelError):
+        return None  # the evaluator's input may be there for other reasons: rows are masked, as NNI does
+
+
 def _weight_setting(entry: Mapping[str, Any], key: str) -> Any:
     return {**entry, **entry.get("target_settings", {}).get("weight", {})}.get(key)
 
