@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..masks.element_budget import Member, hide_below, hide_by_elements, hide_in_patterns, worst
-from .units import Units, UnitSet
+from .unit_set import UnitSet
+from .units import Units
 
 EPSILON = 1e-6  # a goal like 0.7 · 10 units is 7.000000000000001 in floating point, or 6.999…
 

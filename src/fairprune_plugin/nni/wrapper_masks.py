@@ -6,7 +6,8 @@ import torch
 
 from ..masks.masked_weights import MaskedWeights
 from .apply_method import BYPASS, PRODUCT, STRAIGHT_THROUGH
-from .units import Key, Units
+from .unit_set import Key
+from .units import Units
 
 
 class WrapperMasks:
