@@ -29,7 +29,8 @@ from fairprune_plugin import (
     build_pruner,
 )
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneError, NonFiniteError, TrainingStateError
-from fairprune_plugin.fairness.groups import MOST_GROUPS, Groups
+from fairprune_plugin.fairness.attribute import MOST_GROUPS
+from fairprune_plugin.fairness.groups import Groups
 from fairprune_plugin.torch_pruning import BiFPPruner
 from faults.case import assert_same
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairprune_plugin.errors import ConfigError
+from fairprune_plugin.fairness.attribute import Attribute
 from fairprune_plugin.fairness.constraint import Constraint
 from fairprune_plugin.fairness.constraints import (
     CONSTRAINTS,
@@ -32,7 +33,7 @@ from fairprune_plugin.fairness.constraints import (
     constraint_from,
     with_floors,
 )
-from fairprune_plugin.fairness.groups import Attribute, Groups
+from fairprune_plugin.fairness.groups import Groups
 from fairprune_plugin.fairness.multipliers import MultiplierConfig
 from fairprune_plugin.fairness.outputs import Outputs, Task
 from fairprune_plugin.fairness.rates import Rate

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairprune_plugin.errors import ConfigError, DataError
-from fairprune_plugin.fairness.groups import UNKNOWN, Attribute, Groups
+from fairprune_plugin.fairness.attribute import UNKNOWN, Attribute
+from fairprune_plugin.fairness.groups import Groups
 
 NAMES = ("young", "middle", "old")
 CPU = torch.device("cpu")

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..fairness.attribute import UNKNOWN
+from ..fairness.attribute_columns import attribute_columns
 from ..fairness.constraint import Constraint
 from ..fairness.discovery import discover
-from ..fairness.groups import UNKNOWN, Groups, attribute_columns
+from ..fairness.groups import Groups
 
 CPU = torch.device("cpu")
 

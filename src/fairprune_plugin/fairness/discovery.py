@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .groups import Attribute, Groups, attribute_columns, whole_numbers
+from .attribute import Attribute, whole_numbers
+from .attribute_columns import attribute_columns
+from .groups import Groups
 
 
 def discover(declared: Groups, batches: Iterable[tuple[Any, int, torch.device]]) -> Groups:

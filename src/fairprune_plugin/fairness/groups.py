@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 import math
-import numbers
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..checks import shown
 from ..errors import ConfigError, DataError
 from ..value_checks import refuse_if
+from .attribute import MOST_GROUPS, UNKNOWN, Attribute, declared_attribute, on_device
+from .attribute_columns import attribute_columns
 
-UNKNOWN = -1
-MOST_GROUPS = 1_000_000
-_LARGEST_ID = 2**63 - 1
-_WHOLE = re.compile(r"-?[0-9]{1,20}")
 JOINED = " × "
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """One sensitive attribute.
-
-    Attributes:
-        key: Where a batch keeps it: a key of a mapping, a column of an ``(N, A)`` tensor, or ``None`` when the
-            sensitive attribute is given by itself.
-        names: Of its values; empty while they are to be discovered.
-        codes: The whole number that stands for each value; default ``0 … K−1``, or the names if they are numbers.
-    """
-
-    key: str | int | None
-    names: tuple[str, ...]
-    codes: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if len(set(self.names)) < len(self.names):
-            raise ConfigError(f"expected distinct names for the values of {self}, got {self.names}")
-
-    def __str__(self) -> str:
-        return "the sensitive attribute" if self.key is None else f"the sensitive attribute {self.key!r}"
-
-    def ids(self, column: Any, device: torch.device) -> Tensor:
-        """Position of each sample's value among the names, ``(N,)`` int64; :data:`UNKNOWN` if it is none of them."""
-        if isinstance(column, Tensor):
-            values = whole_numbers(column, self)
-            if self.codes is not None:
-                hits = values[:, None] == _on(values.device, self.codes)
-                return torch.where(hits.any(1), hits.long().argmax(1), UNKNOWN)
-            return torch.where((values >= 0) & (values < len(self.names)), values, UNKNOWN)
-        index = {name: position for position, name in enumerate(self.names)}
-        return torch.tensor([index.get(str(value), UNKNOWN) for value in column], device=device, dtype=torch.long)
 
 
 @dataclass(frozen=True)
@@ -84,9 +44,9 @@ class Groups:
         if spec is None:
             return cls(())
         if isinstance(spec, Mapping):
-            groups = cls(tuple(_attribute(key, value) for key, value in spec.items()))
+            groups = cls(tuple(declared_attribute(key, value) for key, value in spec.items()))
         else:
-            groups = cls((_attribute(None, spec),))
+            groups = cls((declared_attribute(None, spec),))
         if not groups.attributes or (groups.known and _product(groups) < 2):
             raise ConfigError(
                 f"expected at least two groups (their number or their names), got {shown(spec)}: one group alone has no gap"
@@ -147,7 +107,7 @@ class Groups:
         if self.present is not None:
             size = math.prod(len(attribute.names) for attribute in self.attributes)
             position = {product: number for number, product in enumerate(self.present)}
-            ids = _on(device, tuple(position.get(product, UNKNOWN) for product in range(size)))[ids]
+            ids = on_device(device, tuple(position.get(product, UNKNOWN) for product in range(size)))[ids]
         return ids.masked_fill(missing, UNKNOWN)
 
     def checked_ids(self, sensitive: Any, *, batch: int, device: torch.device) -> Tensor:
@@ -177,12 +137,6 @@ class Groups:
         )
 
 
-@lru_cache(maxsize=64)
-def _on(device: torch.device, values: tuple[int, ...]) -> Tensor:
-    """Whole numbers on a device, ``(n,)`` int64, copied there once: each copy would wait for the device."""
-    return torch.tensor(values, device=device)
-
-
 def _fix(attribute: Attribute, value: Any) -> str:
     if not isinstance(value, Tensor):
         return "pass its name too to the constraint, or give whole numbers as ids"
@@ -195,134 +149,5 @@ def _fix(attribute: Attribute, value: Any) -> str:
     return f"pass groups={groups} (or their names) to the constraint"
 
 
-def whole_numbers(values: Tensor, attribute: Attribute) -> Tensor:
-    """``(N,)`` int64 from whole numbers of any dtype.
-
-    Raises:
-        DataError: For complex numbers, NaN, infinities or fractions.
-    """
-    if values.is_complex():
-        raise DataError(f"expected integer group ids in {attribute}, got dtype {values.dtype}")
-    if values.is_floating_point():
-        refuse_if(
-            ~torch.isfinite(values).all(),
-            lambda: DataError(
-                f"{attribute} has NaN or infinite ids: give the unknown group an id of its own or drop those samples"
-            ),
-        )
-        refuse_if(
-            (values != values.round()).any(),
-            lambda: DataError(f"expected integer group ids in {attribute}, got fractions: map each group to 0 … G−1"),
-        )
-    return values.long()
-
-
-def attribute_columns(
-    sensitive: Any, attributes: Sequence[Attribute], *, batch: int, device: torch.device
-) -> list[Tensor | Sequence[Any]]:
-    """The values of each attribute in a batch: ``(N,)`` tensors or lists of ``N`` names.
-
-    Raises:
-        DataError: If an attribute is missing (it is named) or has the wrong shape or device.
-    """
-    columns: list[Any] = [
-        _listed_ids(_column(sensitive, attribute, position, attributes), device)
-        for position, attribute in enumerate(attributes)
-    ]
-    for attribute, column in zip(attributes, columns, strict=True):
-        if isinstance(column, Tensor):
-            if column.shape != (batch,):
-                raise DataError(
-                    f"expected {attribute} of shape ({batch},), one group id per sample, got {tuple(column.shape)}"
-                )
-            if column.device != device:
-                raise DataError(f"logits are on {device} but {attribute} on {column.device}: move the batch")
-        elif isinstance(column, str) or not isinstance(column, Sequence):
-            raise DataError(
-                f"expected {attribute} as a tensor of group ids or a list of {batch} names, got {type(column).__name__}"
-            )
-        elif len(column) != batch:
-            raise DataError(f"expected {attribute} for {batch} samples, got {len(column)} values")
-    return columns
-
-
-def _listed_ids(column: Any, device: torch.device) -> Any:
-    """A list or array of whole numbers means what a tensor of them means; an array of names is a list of names."""
-    if isinstance(column, np.ndarray):
-        numeric = column.dtype.kind in "biuf"
-        column = torch.as_tensor(column, device=device) if numeric else column.tolist()
-    if isinstance(column, list | tuple) and all(isinstance(value, numbers.Integral) for value in column):
-        column = [int(value) for value in column]
-        if any(abs(value) > _LARGEST_ID for value in column):
-            raise DataError(f"expected group ids that fit 64 bits, got {shown(max(column, key=abs))}")
-        return torch.tensor(column, device=device, dtype=torch.long)
-    return column
-
-
-def _column(sensitive: Any, attribute: Attribute, position: int, attributes: Sequence[Attribute]) -> Any:
-    key = attribute.key
-    if isinstance(sensitive, Mapping):
-        if key is None and len(sensitive) == 1:
-            return next(iter(sensitive.values()))
-        if key not in sensitive:
-            there = ", ".join(repr(name) for name in sensitive) or "nothing"
-            wanted = "one attribute" if key is None else f"{key!r}"
-            raise DataError(
-                f"expected {wanted} among the batch's sensitive attributes, which are {there}: name the attributes in the "
-                "constraint, groups={'gender': 2, …}, as the loader names them"
-            )
-        return sensitive[key]
-    if isinstance(sensitive, Tensor) and sensitive.dim() == 2 and (key is not None or sensitive.shape[1] == 1):
-        named = isinstance(key, str) and not key.isdigit()  # column numbers come back from JSON as strings
-        column = position if named or key is None else int(key)
-        if (named and sensitive.shape[1] != len(attributes)) or not 0 <= column < sensitive.shape[1]:
-            raise DataError(
-                f"cannot tell which of the {sensitive.shape[1]} columns of the sensitive attributes {key!r} is: name all of "
-                "them in the constraint, use column numbers as keys, groups={0: 2, …}, or let the loader yield a dict"
-            )
-        return sensitive[:, column]
-    if key is not None and len(attributes) > 1:
-        what = (
-            f"a tensor of shape {tuple(sensitive.shape)}" if isinstance(sensitive, Tensor) else type(sensitive).__name__
-        )
-        names = ", ".join(repr(a.key) for a in attributes)
-        raise DataError(
-            f"the constraint is about {len(attributes)} attributes ({names}) but the batch has {what}: yield a dict of "
-            "them, or a tensor (N, A) with one column each"
-        )
-    return sensitive
-
-
 def _product(groups: Groups) -> int:
     return math.prod(len(attribute.names) for attribute in groups.attributes)
-
-
-def _attribute(key: Any, spec: Any) -> Attribute:
-    """Names that are whole numbers are the values themselves: ``groups=(18, 65)`` are the groups 18 and 65."""
-    if isinstance(key, bool) or not isinstance(key, str | int | None):
-        raise ConfigError(f"expected the sensitive attribute's name or column number as a key, got {shown(key)}")
-    names = () if spec is None else _names(spec)
-    codes = tuple(int(name) for name in names) if all(_WHOLE.fullmatch(name) for name in names) else ()
-    if len(set(codes)) < len(codes) or any(abs(code) > _LARGEST_ID for code in codes):
-        raise ConfigError(f"expected names that are numbers to be different 64-bit ids, got {shown(names)}")
-    return Attribute(key, names, codes if codes and codes != tuple(range(len(names))) else None)
-
-
-def _names(spec: Any) -> tuple[str, ...]:
-    if isinstance(spec, numbers.Integral) and not isinstance(spec, bool):
-        return tuple(str(i) for i in range(int(spec))) if 0 < int(spec) <= MOST_GROUPS else _refuse(spec)
-    if isinstance(spec, np.ndarray) and spec.ndim == 1:
-        spec = spec.tolist()
-    if isinstance(spec, Sequence) and not isinstance(spec, str | bytes):
-        names = tuple(str(name) for name in spec)
-        if len(set(names)) == len(names) and names:
-            return names
-        raise ConfigError(f"expected at least two distinct group names, got {shown(names)}")
-    return _refuse(spec)
-
-
-def _refuse(spec: Any) -> tuple[str, ...]:
-    raise ConfigError(
-        "expected at least two groups (their number, their names, or a mapping from attribute to either) and at "
-        f"most {MOST_GROUPS}, got {shown(spec)}: one group alone has no gap"
-    )

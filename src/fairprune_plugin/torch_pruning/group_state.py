@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ..fairness.groups import Attribute, Groups
+from ..fairness.attribute import Attribute
+from ..fairness.groups import Groups
 from ..fairness.lagrangian import Lagrangian
 
 

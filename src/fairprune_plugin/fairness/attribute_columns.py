@@ -1,0 +1,91 @@
+"""Where a batch keeps its sensitive attributes: one column for each, out of a tensor, a mapping, an array or a list."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checks import shown
+from ..errors import DataError
+from .attribute import LARGEST_ID, Attribute
+
+
+def attribute_columns(
+    sensitive: Any, attributes: Sequence[Attribute], *, batch: int, device: torch.device
+) -> list[Tensor | Sequence[Any]]:
+    """The values of each attribute in a batch: ``(N,)`` tensors or lists of ``N`` names.
+
+    Raises:
+        DataError: If an attribute is missing (it is named) or has the wrong shape or device.
+    """
+    columns: list[Any] = [
+        _listed_ids(_column(sensitive, attribute, position, attributes), device)
+        for position, attribute in enumerate(attributes)
+    ]
+    for attribute, column in zip(attributes, columns, strict=True):
+        if isinstance(column, Tensor):
+            if column.shape != (batch,):
+                raise DataError(
+                    f"expected {attribute} of shape ({batch},), one group id per sample, got {tuple(column.shape)}"
+                )
+            if column.device != device:
+                raise DataError(f"logits are on {device} but {attribute} on {column.device}: move the batch")
+        elif isinstance(column, str) or not isinstance(column, Sequence):
+            raise DataError(
+                f"expected {attribute} as a tensor of group ids or a list of {batch} names, got {type(column).__name__}"
+            )
+        elif len(column) != batch:
+            raise DataError(f"expected {attribute} for {batch} samples, got {len(column)} values")
+    return columns
+
+
+def _listed_ids(column: Any, device: torch.device) -> Any:
+    """A list or array of whole numbers means what a tensor of them means; an array of names is a list of names."""
+    if isinstance(column, np.ndarray):
+        numeric = column.dtype.kind in "biuf"
+        column = torch.as_tensor(column, device=device) if numeric else column.tolist()
+    if isinstance(column, list | tuple) and all(isinstance(value, numbers.Integral) for value in column):
+        column = [int(value) for value in column]
+        if any(abs(value) > LARGEST_ID for value in column):
+            raise DataError(f"expected group ids that fit 64 bits, got {shown(max(column, key=abs))}")
+        return torch.tensor(column, device=device, dtype=torch.long)
+    return column
+
+
+def _column(sensitive: Any, attribute: Attribute, position: int, attributes: Sequence[Attribute]) -> Any:
+    key = attribute.key
+    if isinstance(sensitive, Mapping):
+        if key is None and len(sensitive) == 1:
+            return next(iter(sensitive.values()))
+        if key not in sensitive:
+            there = ", ".join(repr(name) for name in sensitive) or "nothing"
+            wanted = "one attribute" if key is None else f"{key!r}"
+            raise DataError(
+                f"expected {wanted} among the batch's sensitive attributes, which are {there}: name the attributes in the "
+                "constraint, groups={'gender': 2, …}, as the loader names them"
+            )
+        return sensitive[key]
+    if isinstance(sensitive, Tensor) and sensitive.dim() == 2 and (key is not None or sensitive.shape[1] == 1):
+        named = isinstance(key, str) and not key.isdigit()  # column numbers come back from JSON as strings
+        column = position if named or key is None else int(key)
+        if (named and sensitive.shape[1] != len(attributes)) or not 0 <= column < sensitive.shape[1]:
+            raise DataError(
+                f"cannot tell which of the {sensitive.shape[1]} columns of the sensitive attributes {key!r} is: name all of "
+                "them in the constraint, use column numbers as keys, groups={0: 2, …}, or let the loader yield a dict"
+            )
+        return sensitive[:, column]
+    if key is not None and len(attributes) > 1:
+        what = (
+            f"a tensor of shape {tuple(sensitive.shape)}" if isinstance(sensitive, Tensor) else type(sensitive).__name__
+        )
+        names = ", ".join(repr(a.key) for a in attributes)
+        raise DataError(
+            f"the constraint is about {len(attributes)} attributes ({names}) but the batch has {what}: yield a dict of "
+            "them, or a tensor (N, A) with one column each"
+        )
+    return sensitive
