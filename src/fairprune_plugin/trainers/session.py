@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,9 +12,7 @@ from torch import Tensor
 
 from ..checks import shown
 from ..engine.batches import Forward, default_forward
-from ..engine.damage import refusing_damage
 from ..engine.evaluate import evaluate
-from ..engine.evaluation_state import row_from, snapshot_from, snapshot_state
 from ..engine.history import history_row
 from ..engine.metrics import as_hooks, step_row
 from ..engine.preflight import check_walkable, length
@@ -24,9 +21,7 @@ from ..engine.snapshots import GAP, UPPER_BOUND, BestSnapshot
 from ..engine.validation_stream import ValidationStream
 from ..errors import ConfigError, FairPruneWarning, TrainingStateError
 from ..fairness.lagrangian import VALIDATION
-
-FORMAT = "fairprune_plugin trainer session 1"
-KEYS = ("pruner", "stream", "snapshot", "history", "loss_mean")
+from .session_state import load_session_state, session_state
 
 
 class Session:
@@ -75,15 +70,15 @@ class Session:
         self._forward = forward
         self._dual_every = dual_every
         self._validate_every = validate_every
-        self._snapshots = BestSnapshot(select_by)
-        self._loss_mean: Tensor | None = None
+        self.snapshots = BestSnapshot(select_by)
+        self.loss_mean: Tensor | None = None
         self._losses_of_this_step = 0
         self._stepped = False
-        self._stream: ValidationStream | None = None
+        self.stream: ValidationStream | None = None
         lagrangian = pruner.lagrangian
         if validation is not None and lagrangian.constraints:
             window = length(validation) or lagrangian.config.window
-            self._stream = ValidationStream(validation, window=window, every=dual_every, forward=forward)
+            self.stream = ValidationStream(validation, window=window, every=dual_every, forward=forward)
 
     def begin(self, total_steps: int | None, steps_done: int) -> None:
         """At the start of training, once the trainer has loaded its checkpoint, if there was one.
@@ -109,7 +104,7 @@ class Session:
                 f"the trainer starts at step {steps_done} and the pruner is at step {pruner.engine.step_index}: resume from "
                 "a checkpoint that was written with this callback, or start both anew"
             )
-        if self._stream is not None:
+        if self.stream is not None:
             pruner.lagrangian.driver = VALIDATION
             if steps_done == 0:
                 pruner.measure_dense(self._validation, split=VALIDATION, forward=self._forward)
@@ -142,7 +137,7 @@ class Session:
         """A loss of training that was computed, here or with ``pruner.loss``: enters the running mean."""
         self._losses_of_this_step += 1
         value = loss.detach()
-        self._loss_mean = value if self._loss_mean is None else 0.95 * self._loss_mean + 0.05 * value
+        self.loss_mean = value if self.loss_mean is None else 0.95 * self.loss_mean + 0.05 * value
 
     @property
     def has_loss(self) -> bool:
@@ -172,8 +167,8 @@ class Session:
             return {}
         self._stepped = False
         engine = self.pruner.engine
-        if self._stream is not None and engine.step_index % self._dual_every == 0:
-            self._stream.dual_step(self.pruner.model, self.pruner.lagrangian)
+        if self.stream is not None and engine.step_index % self._dual_every == 0:
+            self.stream.dual_step(self.pruner.model, self.pruner.lagrangian)
         if self.metrics:
             row = step_row(engine, self._mean_loss())
             for hook in self.metrics:
@@ -203,22 +198,15 @@ class Session:
                 stacklevel=2,
             )
             return False
-        if self._snapshots.best is not None:
-            self._snapshots.restore(self.pruner.model)
+        if self.snapshots.best is not None:
+            self.snapshots.restore(self.pruner.model)
         if self.remove:
             self.pruner.step()
         return self.remove
 
     def state_dict(self) -> dict[str, Any]:
         """The pruner's state and what goes with it: tensors and plain values only; the trainer saves the model."""
-        return {
-            "format": FORMAT,
-            "pruner": self.pruner.state_dict(),
-            "stream": None if self._stream is None else self._stream.state_dict(),
-            "snapshot": snapshot_state(self._snapshots.best),
-            "history": [asdict(row) for row in self.history],
-            "loss_mean": self._loss_mean,
-        }
+        return session_state(self)
 
     def load_state_dict(self, state: Any) -> None:
         """Goes on where :meth:`state_dict` was taken, in a pruner that was built alike.
@@ -227,24 +215,7 @@ class Session:
             TrainingStateError: For something else, or a damaged state.
             ConfigError: For the state of another model, or of other settings.
         """
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise TrainingStateError(
-                "expected the state of a callback of fairprune_plugin.trainers in the checkpoint, got something else"
-            )
-        with refusing_damage("callback"):
-            missing = [key for key in KEYS if key not in state]
-            if missing:
-                raise KeyError(", ".join(missing))
-        if (state["stream"] is None) != (self._stream is None):
-            there, here = ("without" if s is None else "with" for s in (state["stream"], self._stream))
-            raise ConfigError(f"the checkpoint was written {there} validation data, and this callback is {here} them")
-        self.pruner.load_state_dict(state["pruner"])
-        self._snapshots.best = snapshot_from(state["snapshot"], self.pruner.lagrangian.trackers)
-        self.history[:] = [row_from(row) for row in state["history"]]
-        mean = state["loss_mean"]
-        self._loss_mean = None if mean is None else mean.to(self.pruner.engine.weights.keep.device)
-        if self._stream is not None:
-            self._stream.load_state_dict(state["stream"], self.pruner.lagrangian)
+        load_session_state(self, state)
 
     def _plan(self, total_steps: int | None) -> None:
         planned = self.pruner.total_steps
@@ -270,7 +241,7 @@ class Session:
             )
 
     def _mean_loss(self) -> Tensor:
-        return torch.tensor(float("nan")) if self._loss_mean is None else self._loss_mean
+        return torch.tensor(float("nan")) if self.loss_mean is None else self.loss_mean
 
     def _evaluate(self) -> dict[str, float]:
         pruner = self.pruner
@@ -283,7 +254,7 @@ class Session:
         for hook in self.metrics:
             hook.on_evaluation(row)
         if row.at_target:
-            self._snapshots.offer(pruner.model, pruner.engine.weights.keep, evaluation, pruner.engine.step_index)
+            self.snapshots.offer(pruner.model, pruner.engine.weights.keep, evaluation, pruner.engine.step_index)
         return row.scalars()
 
 
