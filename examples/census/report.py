@@ -12,7 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from fairprune_plugin.fairness.evaluation import Verdict
+from fairprune_plugin.fairness.verdict import Verdict
 
 from .compare import Comparison, Contender
 

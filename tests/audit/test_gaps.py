@@ -26,7 +26,7 @@ from fairprune_plugin.fairness.constraints import (
     PredictiveEquality,
     RateParity,
 )
-from fairprune_plugin.fairness.evaluation import Evaluator
+from fairprune_plugin.fairness.evaluator import Evaluator
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.fairness.outputs import Outputs
 from fairprune_plugin.fairness.rates import Rate

@@ -24,7 +24,7 @@ from fairprune_plugin.engine.data_parallel import (
 )
 from fairprune_plugin.errors import ConfigError, DataError
 from fairprune_plugin.fairness.constraints import AccuracyParity
-from fairprune_plugin.fairness.evaluation import Evaluator
+from fairprune_plugin.fairness.evaluator import Evaluator
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 
 

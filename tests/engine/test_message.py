@@ -8,7 +8,8 @@ import pytest
 
 from fairprune_plugin.engine.message import collisions, largest_loss, message
 from fairprune_plugin.engine.result import HistoryRow
-from fairprune_plugin.fairness.evaluation import Evaluation, RateOfGroup, Verdict
+from fairprune_plugin.fairness.evaluation import Evaluation, RateOfGroup
+from fairprune_plugin.fairness.verdict import Verdict
 
 TOLERANCE = 0.05
 NAMES = ("equal_opportunity", "accuracy_floor", "loss_parity")

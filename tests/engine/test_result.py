@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from fairprune_plugin.engine.result import FitResult, HistoryRow, Size
-from fairprune_plugin.fairness.evaluation import Evaluation, Verdict
+from fairprune_plugin.fairness.evaluation import Evaluation
+from fairprune_plugin.fairness.verdict import Verdict
 
 
 def test_json_is_strict() -> None:

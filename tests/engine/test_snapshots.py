@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from fairprune_plugin.engine.snapshots import BOTH, SELECTIONS, UPPER_BOUND, BestSnapshot, rank
-from fairprune_plugin.fairness.evaluation import Evaluation, RateOfGroup, Verdict
+from fairprune_plugin.fairness.evaluation import Evaluation, RateOfGroup
+from fairprune_plugin.fairness.verdict import Verdict
 
 NAN = float("nan")
 

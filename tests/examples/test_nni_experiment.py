@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from fairprune_plugin import PrunerConfig
 from fairprune_plugin.errors import ConfigError
-from fairprune_plugin.fairness.evaluation import Evaluation, RateOfGroup, Verdict
+from fairprune_plugin.fairness.evaluation import Evaluation, RateOfGroup
+from fairprune_plugin.fairness.verdict import Verdict
 from nni_experiment import run, trial
 from nni_experiment.objective import metric, objective
 from nni_experiment.results import read_results, table

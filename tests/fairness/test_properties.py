@@ -23,8 +23,8 @@ from fairprune_plugin.fairness.constraints import (
     LossParity,
     PredictiveEquality,
 )
-from fairprune_plugin.fairness.evaluation import judge
 from fairprune_plugin.fairness.outputs import Outputs
+from fairprune_plugin.fairness.verdict import judge
 from measured import SPLIT, counted, gaps
 
 NOTIONS: tuple[type[Constraint], ...] = (

@@ -22,12 +22,12 @@ from fairprune_plugin.fairness.constraints import (
     PredictiveEquality,
     RateParity,
 )
-from fairprune_plugin.fairness.evaluation import judge
 from fairprune_plugin.fairness.intervals import Z95
 from fairprune_plugin.fairness.multipliers import MultiplierConfig
 from fairprune_plugin.fairness.outputs import Outputs, Task
 from fairprune_plugin.fairness.rates import Rate
 from fairprune_plugin.fairness.tracker import ConstraintTracker
+from fairprune_plugin.fairness.verdict import judge
 from measured import SPLIT, counted, random_outputs
 
 BINARY, FOUR_CLASSES, THREE_LABELS = Task(2), Task(4), Task(2, 3)

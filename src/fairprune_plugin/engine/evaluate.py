@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..fairness.evaluation import Evaluation, Evaluator
+from ..fairness.evaluation import Evaluation
+from ..fairness.evaluator import Evaluator
 from ..fairness.lagrangian import Lagrangian
 from .batches import Forward, check_iterable, default_forward, read_batch
 from .data_parallel import different_data

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..fairness.evaluation import Evaluation, RateOfGroup, Verdict
+from ..fairness.evaluation import Evaluation, RateOfGroup
 from ..fairness.tracker import ConstraintTracker
+from ..fairness.verdict import Verdict
 from .result import HistoryRow, Size
 from .snapshots import Snapshot
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..fairness.evaluation import SATISFIED, Evaluation
+from ..fairness.evaluation import Evaluation
+from ..fairness.verdict import SATISFIED
 from .result import HistoryRow
 
 
