@@ -14,14 +14,13 @@ from fairprune_plugin import AccuracyParity, BiLevelConfig, DegradationParity, E
 from fairprune_plugin.engine.bilevel import BiLevelEngine
 from fairprune_plugin.engine.scores import MaskScores
 from fairprune_plugin.engine.timetable import Timetable
-from fairprune_plugin.errors import ConfigError, FairPruneWarning, TrainingStateError
+from fairprune_plugin.errors import ConfigError, TrainingStateError
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.masks.element_budget import Member, hide_by_elements
 from fairprune_plugin.masks.groups import BlockGroup, BlockSite
 from fairprune_plugin.masks.masked_weights import MaskedWeights
 from fairprune_plugin.masks.saliency import group_magnitude
 from fairprune_plugin.nni import BiFPPruner, register, unregister
-from fairprune_plugin.nni.units import Units
 from nni_toys import batches, config, evaluator, group_of, loop, mlp, training_step
 
 X = batches(1)[0][0]
@@ -75,35 +74,6 @@ def test_the_masks_reach_the_goal_and_survive_unwrapping(granularity: Any, dummy
     assert not any(hasattr(module, "_nni_wrapper") for module in model.modules())
 
 
-@pytest.mark.parametrize("granularity", GRANULARITIES.values(), ids=GRANULARITIES)
-def test_the_forward_pass_is_that_of_nnis_own_product(granularity: Any) -> None:
-    """At every step: θ as the engine holds it, times the wrapper's mask, in a plain copy of the network."""
-    model, plain = mlp(), mlp()
-    seen = []
-
-    def watch(wrapped: nn.Module, step: int) -> None:
-        state = {}
-        for name, tensor in wrapped.state_dict().items():
-            state[name.replace("_nni_wrapper.", "")] = tensor
-        full = {id(p.parameter): p.full_values() for p in pruner.weights.parameters}
-        for name in ("0", "3"):
-            for key in ("weight", "bias"):
-                space = pruner._target_spaces[name][key]
-                state[f"{name}.{key}"] = full.get(id(space.target), space.target) * space.mask
-        plain.load_state_dict({key: value for key, value in state.items() if key in plain.state_dict()})
-        wrapped.eval()
-        plain.eval()
-        assert torch.allclose(wrapped(X), plain(X), atol=1e-6)
-        wrapped.train()
-        seen.append(float(pruner._target_spaces["0"]["weight"].mask.mean()))
-
-    pruner = BiFPPruner(model, config(granularity=granularity), evaluator(model, watch=watch), 4, 16)
-    pruner.compress(24, None)
-    assert seen[0] == 1
-    assert seen[-1] == 0.5
-    assert len(set(seen)) > 2
-
-
 def test_it_is_the_engines_own_training() -> None:
     """The same run without NNI: a plain loop over the engine gives the same weights, mask and multipliers."""
     constraint = AccuracyParity(tolerance=0.01)
@@ -145,23 +115,6 @@ def test_it_is_the_engines_own_training() -> None:
         assert torch.allclose(wrapped.get_parameter(name), parameter, atol=1e-6), name
     ours, theirs = engine.lagrangian.trackers[0], pruner.lagrangian.trackers[0]
     assert torch.equal(ours.counts.totals, theirs.counts.totals)
-
-
-@pytest.mark.parametrize("dummy", [None, X], ids=["rows", "consumers"])
-def test_sparsity_follows_the_schedule(dummy: Tensor | None) -> None:
-    model = mlp()
-    seen = []
-    pruner = BiFPPruner(
-        model,
-        config(),
-        evaluator(model, dummy_input=dummy, watch=lambda *_: seen.append(int((~pruner.weights.keep).sum()))),
-        4,
-        16,
-        bilevel=BiLevelConfig(schedule="linear", weight_steps_per_mask_step=0, joint=True),
-    )
-    pruner.compress(20, None)
-    due = [min(max(step - 4, 0) / 12, 1) for step in range(1, 21)]
-    assert seen == [2 * int(8 * share + 1e-6) for share in due]
 
 
 def test_with_a_graph_the_consumers_are_masked_and_hidden_channels_can_return() -> None:
@@ -271,54 +224,6 @@ def test_an_optimizer_with_a_closure() -> None:
         assert torch.equal(a, b)
 
 
-def test_shares_of_the_run_place_the_schedule_by_default() -> None:
-    model = mlp()
-    pruner = BiFPPruner(model, config(), evaluator(model), bilevel={"warmup": 0.1, "ramp_end": 0.5})
-    pruner.compress(40, None)
-    assert pruner.engine.timetable.ramp_begin == 4
-    assert pruner.engine.timetable.ramp_end == 20
-
-
-def test_a_warmup_that_the_default_ramp_ignores_is_refused_before_training() -> None:
-    model = mlp()
-    pruner = BiFPPruner(model, config(), evaluator(model), 90)
-    with pytest.raises(ConfigError, match="warmup_step=90 is not before"):
-        pruner.compress(100, None)
-    pruner.cooldown_begin_step = 95
-    seen: list[int] = []
-    pruner.evaluator.training_func = loop(batches(), lambda *_: seen.append(int((~pruner.weights.keep).sum())))
-    pruner.compress(100, None)
-    assert set(seen[:90]) == {0}
-    assert set(seen[94:]) == {16}
-
-
-@pytest.mark.parametrize("length", [(None, None), ("10", None), (10.0, None)])
-def test_lengths_that_cannot_be(length: tuple[Any, Any]) -> None:
-    model = mlp()
-    pruner = BiFPPruner(model, config(), evaluator(model), 2, 6)
-    with pytest.raises(ConfigError, match="max_steps"):
-        pruner.compress(*length)
-    assert pruner.engine is None
-    pruner.compress(8, None)  # nothing has happened yet
-
-
-def test_training_that_stops_between_the_goals_and_max_steps() -> None:
-    """The masks are final and stay usable, but nobody is told the weights have settled."""
-
-    def short(model: nn.Module, optimizer: Any, step: Any, *_: Any) -> None:
-        loop(batches())(model, optimizer, step, max_steps=7)
-
-    model = mlp()
-    found = evaluator(model)
-    found.training_func = short
-    pruner = BiFPPruner(model, config(), found, 2, 6)
-    with pytest.warns(
-        FairPruneWarning, match=r"after 7 optimizer steps of max_steps=40.*settled for 1 steps instead of 34"
-    ):
-        _, masks = pruner.compress(40, None)
-    assert masks["0"]["weight"].mean() == 0.5
-
-
 def test_after_a_failed_run() -> None:
     def failing(model: nn.Module, optimizer: Any, step: Any, *_: Any) -> None:
         loop(batches())(model, optimizer, step, max_steps=4)
@@ -332,13 +237,6 @@ def test_after_a_failed_run() -> None:
         pruner.compress(8, None)
     with pytest.raises(TrainingStateError, match="the last run of this pruner failed"):
         pruner.compress(8, None)
-
-
-def test_epochs_instead_of_steps() -> None:
-    model = mlp()
-    pruner = BiFPPruner(model, config(), evaluator(model), 2, 10)
-    _, masks = pruner.compress(None, 4)
-    assert masks["0"]["weight"].mean() == 0.5
 
 
 def test_evaluation_inside_the_training_function_counts_nothing() -> None:
@@ -359,15 +257,6 @@ def test_evaluation_inside_the_training_function_counts_nothing() -> None:
     )
     pruner.compress(8, None)
     assert float(pruner.lagrangian.trackers[0].counts.totals.sum()) <= 8 * 32
-
-
-def test_a_frozen_wrapper_keeps_its_mask() -> None:
-    model = mlp()
-    pruner = BiFPPruner(model, config(), evaluator(model), 2, 6)
-    pruner.unwrap_model()
-    pruner._module_wrappers["0"].freeze()
-    units = Units(model, pruner._module_wrappers, pruner._target_spaces)
-    assert {key[0] for key in units.keys} == {"3"}
 
 
 def test_held_out_data_move_the_multipliers() -> None:
