@@ -107,7 +107,7 @@ def test_the_best_by_upper_bound_is_kept() -> None:
 
 def test_a_gap_that_training_batches_see_as_well_counts_under_both() -> None:
     model = nn.Linear(1, 1)
-    lucky, honest = evaluation(0.9, 0.05), evaluation(0.8, 0.05)
+    lucky, honest = evaluation(0.9, 0.05), evaluation(0.88, 0.05)
     for select_by, chosen in ((BOTH, 1), ("gap", 0)):
         best = BestSnapshot(select_by)
         best.offer(model, torch.ones(1), lucky, 0, training_excess=0.04)
@@ -116,12 +116,20 @@ def test_a_gap_that_training_batches_see_as_well_counts_under_both() -> None:
         assert best.best is not None
         assert best.best.step == chosen
     # Feasible on validation comes first, whatever training data say.
-    assert rank(evaluation(0.99, 0.13), BOTH) < rank(lucky, BOTH, 0.04) < rank(evaluation(0.1, 0.05), BOTH, 0.02)
+    assert rank(evaluation(0.99, 0.13), BOTH) < rank(evaluation(0.1, 0.05), BOTH, 0.02) < rank(lucky, BOTH, 0.04)
+
+
+def test_under_both_an_excess_is_worth_its_size_in_accuracy() -> None:
+    # The first moment at the target: by luck nearest to the tolerance (.1), points below the others in accuracy.
+    first, settled = evaluation(0.83, 0.11), evaluation(0.9, 0.12)
+    assert rank(first, BOTH) < rank(settled, BOTH)
+    assert rank(evaluation(0.89, 0.14), BOTH) < rank(evaluation(0.88, 0.12), BOTH)  # .02 of gap for .01 of accuracy
 
 
 def test_could_win_is_whether_an_offer_without_training_excess_would_be_taken() -> None:
     model, best = nn.Linear(1, 1), BestSnapshot(BOTH)
     assert best.could_win(evaluation(0.1, 0.9))
     best.offer(model, torch.ones(1), evaluation(0.9, 0.05), 0, training_excess=0.02)
-    assert best.could_win(evaluation(0.1, 0.1))  # within the tolerance, and perhaps on training data as well
+    assert best.could_win(evaluation(0.89, 0.1))  # within the tolerance, and perhaps on training data as well
+    assert not best.could_win(evaluation(0.87, 0.1))  # even if so
     assert not best.could_win(evaluation(0.99, 0.11))

@@ -28,6 +28,22 @@ def test_dual_steps_by_hand() -> None:
     torch.testing.assert_close(multipliers.value, torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]]]))
 
 
+@given(st.integers(40, 10_000))
+def test_a_violation_that_stays_moves_them_as_far_in_a_short_run_as_in_a_long_one(steps: int) -> None:
+    multipliers = make()
+    multipliers.plan(steps)
+    multipliers.step(V * 0.01, steps=steps)
+    assert float(multipliers.value[0, 0, 0]) == pytest.approx(0.005 * 80 / 4, rel=1e-3)
+
+
+def test_very_short_runs_do_not_jump_and_a_rate_that_was_asked_for_stays() -> None:
+    default, asked = make(), make(lr=0.3)
+    for multipliers in (default, asked):
+        multipliers.plan(10)
+    assert default.lr == pytest.approx(2 / 4)
+    assert asked.lr == 0.3
+
+
 def test_steps_scale_one_step_only() -> None:
     multipliers = make(lr=0.1)
     multipliers.step(V, steps=10)

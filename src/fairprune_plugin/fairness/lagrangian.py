@@ -85,6 +85,7 @@ class Lagrangian:
         # Ranks wait for each other in every step anyway, and must refuse a batch together: there values are read at once.
         self.checks = ValueChecks(deferred=False if ranks.size > 1 else None)
         self.batches = 0
+        self._planned: int | None = None
         self._before_last: list[dict[str, Tensor]] | None = None
 
     @property
@@ -112,6 +113,14 @@ class Lagrangian:
             )
         if not self.trackers:
             self.trackers = [ConstraintTracker(c, task, self.config, self.ranks) for c in self.constraints]
+            if self._planned is not None:
+                self.plan(self._planned)
+
+    def plan(self, steps: int) -> None:
+        """Says how many training steps there are, which is what the speed of the multipliers depends on."""
+        self._planned = steps
+        for tracker in self.trackers:
+            tracker.multipliers.plan(steps)
 
     def parse(self, logits: Tensor, targets: Tensor, sensitive: Any) -> ParsedBatch:
         """A checked batch.

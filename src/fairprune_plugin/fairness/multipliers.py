@@ -21,7 +21,9 @@ DUAL_ASCENT = "dual_ascent"
 NUPI = "nupi"
 AUGMENTED = "augmented"
 PAPER = "paper"
-TOTAL_LR = 0.2
+RUN_GAIN = 80.0
+FASTEST = 2.0
+UNKNOWN_LENGTH = 400
 RULES = (DUAL_ASCENT, NUPI, AUGMENTED, PAPER)
 
 
@@ -35,8 +37,10 @@ class MultiplierConfig:
             penalty on the surrogate (Nocedal and Wright, eq. 17.64). ``"paper"``: no multiplier; the signed surrogate
             gap is added with weight 1, as the BiFP paper prints it (it overshoots: kept for reproduction, two groups
             only).
-        lr: η, per training step; a validation pass every n steps moves λ by n times as much. Default: 0.2 divided by
-            the number of one-sided constraints, as all of them push on the same weights.
+        lr: η, per training step; a validation pass every n steps moves λ by n times as much. Default: 80 divided by
+            the training steps of the run (at most 2, 0.2 as long as the length is unknown) and by the number of one-sided
+            constraints, as all of them push on the same weights: a violation that stays moves λ as far in a short run as
+            in a long one.
         cap: Upper bound of every multiplier.
         proportional_gain: νPI only: the gain K_P. νPI with gain 0 is dual ascent.
         penalty: Augmented Lagrangian only: the penalty coefficient ρ.
@@ -92,8 +96,12 @@ class Multipliers:
     def __init__(self, num_sides: int, num_rates: int, num_groups: int, config: MultiplierConfig) -> None:
         self.shape = (num_sides, num_rates, num_groups)
         self.config = config
-        self.lr = config.lr or TOTAL_LR / math.prod(self.shape)
+        self.plan(UNKNOWN_LENGTH)
         self._build(torch.zeros(math.prod(self.shape)))
+
+    def plan(self, steps: int) -> None:
+        """Sets the default learning rate for a run of so many training steps; one that was asked for stays."""
+        self.lr = self.config.lr or min(RUN_GAIN / steps, FASTEST) / math.prod(self.shape)
 
     def _build(self, init: Tensor) -> None:
         self._multiplier = cooper.multipliers.DenseMultiplier(init=init, device=init.device)
