@@ -20,7 +20,7 @@ from .records import Job, Row, collect
 from .sparsity import by_setting
 from .tables import by_method, values
 
-LADDER = (25, 50, 100, 200, 400, 800)
+LADDER = (15, 30, 60, 120, 240, 480)
 TWO_STAGE = ("prune-then-fair", "fair-then-prune", "lottery-then-fair")
 SLACK = 0.002  # of accuracy and of gap
 INTRODUCTION = """\
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for setting in chosen(args)
         for passes in args.ladder
         for method in args.methods
-        if passes >= 50 or "lottery" not in method  # fewer passes than trainings
+        if passes >= 60 or "lottery" not in method  # fewer passes than trainings
     ]
     rows = collect(args, jobs, METHODS)
     if args.page is not None:

@@ -40,10 +40,33 @@ class Comparison:
         """Whether the interval excludes zero."""
         return abs(self.mean) > self.half
 
+    @property
+    def sign(self) -> int:
+        """1 or −1 if the interval excludes zero, else 0."""
+        return 0 if not self.decided else 1 if self.mean > 0 else -1
+
     def __str__(self) -> str:
         if not self.pairs:
             return "–"
-        return f"{self.mean:+.4f} ± {self.half:.4f}{' *' if self.decided else ''}"
+        p = "" if math.isnan(self.p_value) else f" (p {self.p_value:.2g})"
+        return f"{self.mean:+.4f} ± {self.half:.4f}{' *' if self.decided else ''}{p}"
+
+
+AHEAD, BEHIND, TRADES, ALIKE = "ahead", "behind", "trades", "–"
+
+
+def standing(accuracy: Comparison, excess: Comparison) -> str:
+    """Where the first of two methods stands: ahead if better in one thing and not worse in the other.
+
+    Args:
+        accuracy: First less second.
+        excess: Of the gap over the tolerance, first less second: what is within the tolerance is all the same.
+    """
+    better = [accuracy.sign > 0, excess.sign < 0]
+    worse = [accuracy.sign < 0, excess.sign > 0]
+    if any(better) and any(worse):
+        return TRADES
+    return AHEAD if any(better) else BEHIND if any(worse) else ALIKE
 
 
 def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ if _BENCHMARKS not in sys.path:
 
 from paired import mean_interval  # noqa: E402  (needs the path above)
 
-from .statistics import compare  # noqa: E402
+from .statistics import AHEAD, ALIKE, BEHIND, TRADES, Comparison, compare, standing  # noqa: E402
 
 Row = dict[str, Any]
 
@@ -37,33 +38,54 @@ def within(row: Row, split: str = "test") -> bool:
     return bool(found["gap"] <= row["setting"]["tolerance"] + found["half_width"])
 
 
+def excesses(rows: Sequence[Row]) -> list[float]:
+    """By how much the test gaps exceed the tolerance; NaN where a gap is undefined."""
+    return [
+        gap if math.isnan(gap) else max(0.0, gap - row["setting"]["tolerance"])
+        for row, gap in zip(rows, values(rows, "gap"), strict=True)
+    ]
+
+
+def against(methods: dict[str, list[Row]], own: str, other: str) -> tuple[Comparison, Comparison] | None:
+    """Paired differences of ``own`` to another method, in accuracy and in excess; none without common seeds."""
+    seeds = {row["seed"] for row in methods.get(own, [])} & {row["seed"] for row in methods[other]}
+    if own == other or not seeds:
+        return None
+    ours, theirs = ([row for row in methods[name] if row["seed"] in seeds] for name in (own, other))
+    return compare(values(ours, "accuracy"), values(theirs, "accuracy")), compare(excesses(ours), excesses(theirs))
+
+
 def comparison_table(rows: Sequence[Row], own: str) -> str:
     """One line per method: test accuracy and gap, and the paired differences of ``own`` to it."""
     methods = by_method(rows)
     lines = [
-        "| method | seeds | test accuracy | test gap | within | BiFP − it, accuracy | BiFP − it, gap | parameters | MACs "
-        "| passes | seconds |",
-        "|---|" + "---:|" * 10,
+        "| method | seeds | test accuracy | test gap | within | BiFP − it, accuracy | BiFP − it, excess | BiFP is "
+        "| parameters | MACs | passes | seconds |",
+        "|---|" + "---:|" * 11,
     ]
     for method, found in methods.items():
-        seeds = {row["seed"] for row in found}
-        ours = [row for row in methods.get(own, []) if row["seed"] in seeds]
-        theirs = [row for row in found if row["seed"] in {row["seed"] for row in ours}]
-        differences = ("–", "–")
-        if method != own and ours:
-            differences = (
-                str(compare(values(ours, "accuracy"), values(theirs, "accuracy"))),
-                str(compare(values(ours, "gap"), values(theirs, "gap"))),
-            )
+        pair = against(methods, own, method)
+        compared = "– | – | –" if pair is None else f"{pair[0]} | {pair[1]} | {standing(*pair)}"
         degenerate = sum(row["splits"]["test"]["degenerate"] for row in found)
         note = f" ({degenerate} DEGENERATE)" if degenerate else ""
         lines.append(
             f"| {method}{note} | {len(found)} | {mean_interval(values(found, 'accuracy'))} "
             f"| {mean_interval(values(found, 'gap'))} | {sum(map(within, found))}/{len(found)} "
-            f"| {differences[0]} | {differences[1]} | {_mean(found, 'params'):,.0f} | {_mean(found, 'macs'):,.0f} "
+            f"| {compared} | {_mean(found, 'params'):,.0f} | {_mean(found, 'macs'):,.0f} "
             f"| {_mean(found, 'passes'):.0f} | {_mean(found, 'seconds'):.1f} |"
         )
     return "\n".join(lines)
+
+
+def standings(rows: Sequence[Row], own: str) -> dict[str, list[str]]:
+    """Names of the pruning methods that ``own`` is ahead of, behind, and so on."""
+    methods = by_method([row for row in rows if row["budget"]["ratio"] > 0])
+    out: dict[str, list[str]] = {AHEAD: [], ALIKE: [], TRADES: [], BEHIND: []}
+    for method in methods:
+        pair = against(methods, own, method)
+        if pair is not None:
+            out[standing(*pair)].append(method)
+    return out
 
 
 def _mean(rows: Sequence[Row], field: str) -> float:

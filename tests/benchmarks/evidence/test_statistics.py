@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evidence.statistics import compare, sign_flip_p_value
+from evidence.statistics import AHEAD, ALIKE, BEHIND, TRADES, Comparison, compare, sign_flip_p_value, standing
 
 VALUES = st.lists(st.floats(-1, 1, allow_nan=False), min_size=2, max_size=8)
 
@@ -35,10 +35,28 @@ def test_by_hand() -> None:
     assert (found.mean, found.pairs) == (pytest.approx(0.1), 3)
     assert found.p_value == pytest.approx(2 / 8)  # all signs alike: two of eight
     assert found.decided
-    assert str(found).endswith("*")
+    assert "* (p 0.25)" in str(found)
 
 
 def test_undefined_pairs_are_left_out() -> None:
     found = compare([0.5, math.nan, 0.7], [0.4, 0.5, 0.5])
     assert found.pairs == 2
     assert str(compare([math.nan], [0.1])) == "–"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "excess", "expected"),
+    [
+        (0.02, 0.0, AHEAD),
+        (0.0, -0.02, AHEAD),
+        (0.02, -0.02, AHEAD),
+        (-0.02, 0.0, BEHIND),
+        (0.0, 0.02, BEHIND),
+        (0.02, 0.02, TRADES),
+        (-0.02, -0.02, TRADES),
+        (0.005, -0.005, ALIKE),  # neither interval excludes zero
+    ],
+)
+def test_standing_needs_a_decided_difference(accuracy: float, excess: float, expected: str) -> None:
+    first, second = (Comparison(mean, half=0.01, p_value=0.06, pairs=5) for mean in (accuracy, excess))
+    assert standing(first, second) == expected
