@@ -66,7 +66,9 @@ SETTINGS = {
     "smiling": Setting("celeba", "Smiling", "Male", "equal_opportunity", 0.03),
     "wavy": Setting("celeba", "Wavy_Hair", "Male", "equal_opportunity", 0.2),
     "bags": Setting("celeba", "Bags_Under_Eyes", "Male", "equal_opportunity", 0.1),
-    "blond": Setting("celeba", "Blond_Hair", "Male", "degradation_parity", 0.01),  # 16 blond men in test: no rate of theirs
+    "blond": Setting(
+        "celeba", "Blond_Hair", "Male", "degradation_parity", 0.01
+    ),  # 16 blond men in test: no rate of theirs
     "race": Setting("fairface", "gender", "race", "accuracy_parity", 0.1),
     "race_gender": Setting("fairface", "gender", "race_x_gender", "accuracy_parity", 0.2),
     "lfw": Setting("lfw", "Smiling", "Male", "accuracy_parity", 0.03),
