@@ -3,8 +3,8 @@
     python -m evidence.search --faces FOLDER      # in benchmarks/; writes learning_rates.json
 
 For each method and rate one run per setting and seed; the rate is taken whose runs are best on *validation* by the rule
-that chooses moments: mean excess of the gap over the tolerance first where the method knows the constraint (less than
-``SLACK`` counts as none), then the mean accuracy.
+that chooses moments: the mean accuracy, less the mean excess of the gap over the tolerance where the method knows the
+constraint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from .command import PASSES, RATES, chosen, parser
 from .methods import METHODS, PLAIN
 from .records import Job, Row, run_all
-from .tables import by_method, values
+from .tables import by_method, excesses, values
 from .tuning import Budget
 
 CANDIDATES = {
@@ -25,7 +25,6 @@ CANDIDATES = {
     "vit": (5e-4, 1e-3, 2e-3),
     "mlp": (0.01, 0.02, 0.05),
 }
-SLACK = 0.01
 SEEDS = [100, 101, 102]
 
 
@@ -58,15 +57,12 @@ def best_rate(rows: Sequence[Row]) -> float:
     return max(rates, key=lambda rate: _merit([row for row in rows if row["budget"]["lr"] == rate]))
 
 
-def _merit(rows: Sequence[Row]) -> tuple[float, float, float]:
-    knows = rows[0]["method"] not in PLAIN
-    excess = [
-        max(0.0, gap - row["setting"]["tolerance"] - SLACK)
-        for gap, row in zip(values(rows, "gap", "validation"), rows, strict=True)
-    ]
-    accuracy = statistics.fmean(values(rows, "accuracy", "validation"))
+def _merit(rows: Sequence[Row]) -> tuple[int, float]:
+    merit = statistics.fmean(values(rows, "accuracy", "validation"))
+    if rows[0]["method"] not in PLAIN:
+        merit -= statistics.fmean(excesses(rows, "validation"))
     useless = sum(row["splits"]["validation"]["degenerate"] for row in rows)  # one class for everybody
-    return (-useless, -statistics.fmean(excess) if knows else 0.0, accuracy)
+    return -useless, merit
 
 
 if __name__ == "__main__":

@@ -38,11 +38,11 @@ def within(row: Row, split: str = "test") -> bool:
     return bool(found["gap"] <= row["setting"]["tolerance"] + found["half_width"])
 
 
-def excesses(rows: Sequence[Row]) -> list[float]:
-    """By how much the test gaps exceed the tolerance; NaN where a gap is undefined."""
+def excesses(rows: Sequence[Row], split: str = "test") -> list[float]:
+    """By how much the gaps exceed the tolerance; NaN where a gap is undefined."""
     return [
         gap if math.isnan(gap) else max(0.0, gap - row["setting"]["tolerance"])
-        for row, gap in zip(rows, values(rows, "gap"), strict=True)
+        for row, gap in zip(rows, values(rows, "gap", split), strict=True)
     ]
 
 
