@@ -23,6 +23,8 @@ from .loss_scaling import ForgottenScale
 from .scores import MaskScores
 from .timetable import Timetable
 
+LOOKED_AT = 2**20  # entries of the first gradient in which something that is not finite is looked for
+
 Projection = Callable[[Tensor, float], Tensor]
 
 
@@ -37,6 +39,8 @@ class BiLevelEngine:
             final pruning ratio is due.
         config: Alternation and score settings.
         scores: Of the mask's units, before the first mask step.
+        final_after_ramp: Whether nobody moves the mask once it has reached its target, so that what is hidden then need
+            not be kept for its return.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class BiLevelEngine:
         project: Projection,
         config: BiLevelConfig,
         scores: MaskScores,
+        *,
+        final_after_ramp: bool = True,
     ) -> None:
         self.model = model
         self.lagrangian = lagrangian
@@ -58,6 +64,7 @@ class BiLevelEngine:
         self._weights_move = True
         self._guard = BufferGuard(model)
         self._scale = ForgottenScale()
+        self._final_after_ramp = final_after_ramp
         self._timetable: Timetable | None = None
         self.begin_phase(weights, project, scores)
 
@@ -88,6 +95,7 @@ class BiLevelEngine:
         self.scores = scores
         self.phase_step = 0
         self._ranks_agree = False
+        self._parameters = tuple(self.model.parameters())  # to walk through all modules in every step takes its time
         self._guard.remember()
 
     def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None) -> Tensor:
@@ -159,7 +167,7 @@ class BiLevelEngine:
                 "regularize() needs fresh gradients: call loss = pruner.loss(model(x), y, s), then "
                 "loss.backward(), then pruner.regularize(model)"
             )
-        if not self._gradients_are_fresh or all(p.grad is None for p in self.model.parameters()):
+        if not self._gradients_are_fresh or all(p.grad is None for p in self._parameters):
             raise TrainingStateError(
                 "regularize() was called before loss.backward(): the gradients, if any, are not those of this "
                 "batch's pruner.loss(…)"
@@ -191,9 +199,9 @@ class BiLevelEngine:
             self.scores.update(derivative, good)
             if not self.config.joint:
                 # No gradient, no movement: optimizers skip such parameters, momentum and decay included.
-                for parameter in self.model.parameters():
+                for parameter in self._parameters:
                     parameter.grad = None
-            self.set_mask(self.project(self.scores.value(), self.timetable.progress(self.phase_step)))
+            self._follow_schedule()
         self._weights_move = not mask_step or self.config.joint
         if good is not None:
             self._make_harmless(good)
@@ -216,14 +224,20 @@ class BiLevelEngine:
         if not self._ranks_agree:
             self.scores.synchronise(self.lagrangian.ranks)
         if self.timetable.learns_mask(self.phase_step):
-            self.set_mask(self.project(self.scores.value(), self.timetable.progress(self.phase_step)))
+            self._follow_schedule()
         self._weights_move = True  # where gradients are zeroed instead of dropped, momentum moves weights
         self.step_index += 1
         self.phase_step += 1
 
+    def _follow_schedule(self) -> None:
+        """The mask that the scores and the schedule ask for after this step."""
+        self.set_mask(self.project(self.scores.value(), self.timetable.progress(self.phase_step)))
+        if self._final_after_ramp and self.timetable.at_target(self.phase_step):
+            self.weights.finish()
+
     def _finite_gradients(self) -> Tensor:
         """Whether this step is good and all of its gradients are finite, 0-d bool."""
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
         finite = torch.isfinite(torch.stack(torch._foreach_norm(gradients, torch.inf)).sum())
         good = self.lagrangian.checks.good()
         return finite if good is None else good & finite
@@ -234,10 +248,10 @@ class BiLevelEngine:
         Looked at are the first gradient and those of all vectors (biases, norm affines): what overflows in the
         backward pass reaches the layers before it, and these tensors are small.
         """
-        known = [p.grad for p in self.model.parameters() if p.grad is not None]
+        known = [p.grad for p in self._parameters if p.grad is not None]
         vectors = [gradient for gradient in known[1:] if gradient.dim() <= 1]
-        # The first one can be the largest of all, and a sum takes a third of the time of a norm.
-        sizes = [known[0].sum(), *(torch._foreach_norm(vectors) if vectors else ())]
+        # A sum takes a third of the time of a norm.
+        sizes = [_some_of_each_row(known[0]).sum(), *(torch._foreach_norm(vectors) if vectors else ())]
         self._refuse_gradients_unless(torch.isfinite(torch.stack(sizes).sum()))
         return self.lagrangian.checks.good()
 
@@ -254,7 +268,7 @@ class BiLevelEngine:
         if checks.defers(finite.device):
             checks.note(~finite, error)
         elif not bool(finite):
-            for parameter in self.model.parameters():
+            for parameter in self._parameters:
                 parameter.grad = None
             self._refuse_batch()
             raise error()
@@ -267,7 +281,7 @@ class BiLevelEngine:
     def _make_harmless(self, good: Tensor) -> None:
         """If the step was bad, which nobody has looked at yet: no gradients, and running statistics as they were."""
         bad = ~good
-        for parameter in self.model.parameters():
+        for parameter in self._parameters:
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(bad, 0)
         self._guard.settle(good)
@@ -326,3 +340,9 @@ class BiLevelEngine:
         # Whether the model's own state was loaded before or comes after: a bad batch must find the right ones.
         self._guard.set_state(state["buffers"])
         self._awaiting_backward = False
+
+
+def _some_of_each_row(gradient: Tensor) -> Tensor:
+    """A part of a gradient that is large: what comes from behind a layer and is not finite is a factor of whole rows."""
+    columns = LOOKED_AT // len(gradient) if gradient.dim() > 1 else 0
+    return gradient.flatten(1)[:, :columns] if 0 < columns < gradient[0].numel() else gradient

@@ -6,11 +6,70 @@ Two ways to the same values. :class:`MaskedParameter` touches only the rows and 
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from ..value_checks import reading_waits
 from .groups import ChannelSite, unit_axis
+
+CHUNK = 2**17  # entries of a parameter that are worked on at once: what is computed from them stays in the cache
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a new mask does to the positions along a dimension, each ``(k,)`` int64: those it hides, those it shows again."""
+
+    hide: Tensor
+    show: Tensor
+
+
+class Positions:
+    """Which unit owns each position along a dimension, and what the mask makes of them; parameters that the same channels
+    cross in the same order share one.
+
+    Attributes:
+        unit: ``(size,)`` int64 unit of each position; −1 where no unit owns it.
+        kept: The mask along the dimension, ``(size,)`` bool.
+        before: The one before it.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.unit = unit_axis(size, device)
+        self.kept = self.before = torch.ones(size, dtype=torch.bool, device=device)
+        self._read: Tensor | None = None
+        self._hidden: Tensor | None = None
+        self._change: Change | None = None
+
+    def read(self, keep_units: Tensor) -> None:
+        """Follows a new mask, ``(U,)`` bool; once, however many parameters ask for it."""
+        if keep_units is self._read:
+            return
+        self._read, self.before = keep_units, self.kept
+        self.kept = torch.where(self.unit >= 0, keep_units[self.unit.clamp_min(0)], True)
+        self._hidden = self._change = None
+
+    @property
+    def hidden(self) -> Tensor:
+        """Positions that the mask hides now, ``(h,)`` int64; on an accelerator the host waits for them."""
+        if self._hidden is None:
+            self._hidden = _positions(~self.kept)
+        return self._hidden
+
+    @property
+    def change(self) -> Change:
+        """From the mask before; on an accelerator the host waits for it."""
+        if self._change is None:
+            moved = _positions(self.before != self.kept)
+            shown = self.kept[moved]
+            self._change = Change(moved[~shown], moved[shown])
+        return self._change
+
+
+def _positions(flags: Tensor) -> Tensor:
+    return flags.nonzero().reshape(-1)
 
 
 class Axis:
@@ -18,32 +77,60 @@ class Axis:
 
     Attributes:
         dim: The dimension.
-        unit: ``(size,)`` int64 unit of each position; −1 where no unit owns it.
         masked: Whether the mask multiplies here (a consumer's in-channels) or the positions are only frozen
             while their channel is hidden.
-        kept: The mask along this dimension, ``(size,)`` bool.
-        keep: The same, broadcastable to the parameter.
+        positions: Along the dimension.
     """
 
     def __init__(self, parameter: Tensor, dim: int, *, masked: bool) -> None:
         self.dim = dim
         self.masked = masked
-        self.unit = unit_axis(parameter.shape[dim], parameter.device)
+        self.positions = Positions(parameter.shape[dim], parameter.device)
         self._shape = [-1 if d == dim else 1 for d in range(parameter.dim())]
-        self.take(torch.ones(1, dtype=torch.bool, device=parameter.device))
+        self._inner = math.prod(parameter.shape[dim + 1 :])
+        self._row: tuple[Tensor, Tensor] | None = None
 
-    def take(self, keep_units: Tensor) -> None:
-        """Reads a new mask."""
-        self.kept = torch.where(self.unit >= 0, keep_units[self.unit.clamp_min(0)], True)
-        self.keep = self.kept.reshape(self._shape)
-        self._hidden: Tensor | None = None
+    @property
+    def unit(self) -> Tensor:
+        return self.positions.unit
+
+    @property
+    def kept(self) -> Tensor:
+        return self.positions.kept
 
     @property
     def hidden(self) -> Tensor:
-        """Positions that the mask hides now, ``(h,)`` int64; on an accelerator the host waits for them."""
-        if self._hidden is None:
-            self._hidden = (~self.kept).nonzero().reshape(-1)
-        return self._hidden
+        return self.positions.hidden
+
+    @property
+    def keep(self) -> Tensor:
+        """The mask, broadcastable to the parameter, bool."""
+        return self.broadcast(self.kept)
+
+    def broadcast(self, values: Tensor) -> Tensor:
+        """A value per position, ``(size,)``, with the dimensions of the parameter."""
+        return values.reshape(self._shape)
+
+    def mask(self, tensor: Tensor) -> None:
+        """Hidden positions of a tensor shaped like the parameter become 0, in place.
+
+        A product with a row of factors is three to six times as fast as filling columns by their positions.
+        """
+        if not self.hidden.numel():
+            return
+        if self.dim == 0:
+            tensor.index_fill_(0, self.hidden, 0)
+        elif tensor.is_contiguous():
+            row = self._factors(tensor.dtype)
+            tensor.view(-1, row.numel()).mul_(row)
+        else:
+            tensor.mul_(self.keep)
+
+    def _factors(self, dtype: torch.dtype) -> Tensor:
+        """The mask for everything behind one index of the dimensions before, ``(size · inner,)``; kept while it holds."""
+        if self._row is None or self._row[0] is not self.kept or self._row[1].dtype != dtype:
+            self._row = (self.kept, self.kept.to(dtype).repeat_interleave(self._inner))
+        return self._row[1]
 
     def add_to_units(self, units: Tensor, values: Tensor) -> None:
         """Adds a value per position, ``(size,)``, to the units that own the positions.
@@ -89,47 +176,57 @@ class MaskedParameter:
 
     def take(self, keep_units: Tensor) -> None:
         """Follows a new mask, touching only the rows and columns that change."""
+        self._read(keep_units)
         data = self.parameter.data
+        followed: list[Axis] = []
         for axis in self.axes.values():
-            old = axis.kept
-            axis.take(keep_units)
-            hide, show = (old & ~axis.kept).nonzero().reshape(-1), (~old & axis.kept).nonzero().reshape(-1)
-            if len(hide):
-                if self.held is None:
-                    self.held = torch.zeros_like(data)
-                leaving = data.index_select(axis.dim, hide)
-                for other in self.masked_axes:
-                    if other is not axis and len(other.hidden):
-                        # Already hidden by this axis: the live value is 0, the weight is in held.
-                        known = self.held.index_select(axis.dim, hide)
-                        # A dimension can be masked at some positions and carried at others (rows of a fused
-                        # q, k, v projection); then positions are those among `hide`.
-                        same = other.dim == axis.dim
-                        already = (~other.kept[hide]).nonzero().reshape(-1) if same else other.hidden
-                        leaving.index_copy_(other.dim, already, known.index_select(other.dim, already))
-                self.held.index_copy_(axis.dim, hide, leaving)
-                if axis.masked:
-                    data.index_fill_(axis.dim, hide, 0)
-            if len(show) and axis.masked and self.held is not None:
-                returning = self.held.index_select(axis.dim, show)
-                for other in self.masked_axes:
-                    if other is not axis and len(other.hidden):
-                        returning.index_fill_(other.dim, other.hidden, 0)
-                data.index_copy_(axis.dim, show, returning)
+            hide, show = axis.positions.change.hide, axis.positions.change.show
+            if hide.numel() or show.numel():
+                # The mask of the other axes that the live values are under.
+                others = [
+                    (other, other.kept if other in followed else other.positions.before)
+                    for other in self.masked_axes
+                    if other is not axis
+                ]
+                if hide.numel():
+                    self._hide(axis, hide, others)
+                if show.numel() and axis.masked and self.held is not None:
+                    returning = self.held.index_select(axis.dim, show)
+                    for other, kept in others:
+                        returning.index_fill_(other.dim, _positions(~kept), 0)
+                    data.index_copy_(axis.dim, show, returning)
+            followed.append(axis)
+
+    def _hide(self, axis: Axis, hide: Tensor, others: list[tuple[Axis, Tensor]]) -> None:
+        data = self.parameter.data
+        if self.held is None:
+            self.held = torch.zeros_like(data)
+        leaving = data.index_select(axis.dim, hide)
+        for other, kept in others:
+            # A dimension can be masked at some positions and carried at others (rows of a fused q, k, v projection);
+            # then positions are those among `hide`.
+            already = _positions(~kept[hide] if other.dim == axis.dim else ~kept)
+            if already.numel():
+                # Hidden by that axis: the live value is 0, the weight is in held.
+                known = self.held.index_select(axis.dim, hide)
+                leaving.index_copy_(other.dim, already, known.index_select(other.dim, already))
+        self.held.index_copy_(axis.dim, hide, leaving)
+        if axis.masked:
+            data.index_fill_(axis.dim, hide, 0)
 
     def restore(self, keep_units: Tensor, held: Tensor | None) -> None:
         """Installs a saved mask on weights that were saved under it."""
-        for axis in self.axes.values():
-            axis.take(keep_units)
+        self._read(keep_units)
         self.held = None if held is None else held.to(self.parameter.device).clone()
         self.reapply()
 
     def reapply(self) -> None:
         """After an optimizer step: hidden weights are zero again, frozen ones where they were."""
         data = self.parameter.data
-        for axis in self.carried_axes:
-            if self.held is not None and len(axis.hidden):
-                data.index_copy_(axis.dim, axis.hidden, self.held.index_select(axis.dim, axis.hidden))
+        if self.held is not None:
+            for axis in self.carried_axes:
+                if axis.hidden.numel():
+                    data.index_copy_(axis.dim, axis.hidden, self.held.index_select(axis.dim, axis.hidden))
         self._zero(data)
 
     def mask_gradient(self) -> None:
@@ -137,14 +234,14 @@ class MaskedParameter:
         if self.parameter.grad is not None:
             self._zero(self.parameter.grad)
 
-    def full_values(self) -> Tensor:
-        """θ: the weights, with the hidden ones as they were when they left."""
+    def full_values(self, *, before: bool = False) -> Tensor:
+        """θ: the weights, with the hidden ones as they were when they left; ``before``: those of the mask before."""
         data = self.parameter.data
         if self.held is None:
             return data
         hidden = torch.zeros((), dtype=torch.bool, device=data.device)
         for axis in self.masked_axes:
-            hidden = hidden | ~axis.keep
+            hidden = hidden | ~axis.broadcast(axis.positions.before if before else axis.kept)
         return torch.where(hidden, self.held, data)
 
     def derivative(self, axis: Axis, gradient: Tensor, inverse_gamma: float) -> Tensor:
@@ -153,34 +250,52 @@ class MaskedParameter:
         Another masked axis of the same parameter still multiplies θ (its hidden rows contribute nothing), so
         that this is the derivative with respect to one factor of the product m₁ ⊙ m₂ ⊙ θ.
         """
-        dim = axis.dim
-        others = [other for other in self.masked_axes if other.dim != dim and len(other.hidden)]
+        rows = max(1, CHUNK // max(1, gradient[0].numel()))
+        parts = [
+            self._derivative(axis, gradient, slice(begin, begin + rows), inverse_gamma)
+            for begin in range(0, len(gradient), rows)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat(parts) if axis.dim == 0 else torch.stack(parts).sum(0)
+
+    def _derivative(self, axis: Axis, gradient: Tensor, rows: slice, inverse_gamma: float) -> Tensor:
+        """The same of some rows."""
+        gradient, data = gradient[rows], self.parameter.data[rows]
+        others = [
+            other.keep[rows] if other.dim == 0 else other.keep
+            for other in self.masked_axes
+            if other.dim != axis.dim and other.hidden.numel()
+        ]
+
+        def summed(total: Tensor) -> Tensor:
+            for keep in others:
+                total.mul_(keep)
+            return sum_except(total, axis.dim)
+
         # Shown positions read the live weights. For hidden ones m = 0, so that only the direct term is left, with
         # the weights they left with.
-        total = torch.add(self.parameter.data, gradient, alpha=-inverse_gamma).mul_(gradient)
-        for other in others:
-            total.mul_(other.keep)
-        sums = sum_except(total, dim)
-        if self.held is not None and len(axis.hidden):
-            held = self.held.index_select(dim, axis.hidden)
-            for other in others:
-                held.index_fill_(other.dim, other.hidden, 0)
-            sums[axis.hidden] = sum_except(held.mul_(gradient.index_select(dim, axis.hidden)), dim)
-        return sums
+        sums = summed(torch.add(data, gradient, alpha=-inverse_gamma).mul_(gradient))
+        if self.held is None or not axis.hidden.numel():
+            return sums
+        kept = axis.kept[rows] if axis.dim == 0 else axis.kept
+        return torch.where(kept, sums, summed(self.held[rows] * gradient))
+
+    def _read(self, keep_units: Tensor) -> None:
+        for axis in self.axes.values():
+            axis.positions.read(keep_units)
 
     def _zero(self, tensor: Tensor) -> None:
         for axis in self.masked_axes:
-            if len(axis.hidden):
-                tensor.index_fill_(axis.dim, axis.hidden, 0)
+            axis.mask(tensor)
 
 
 class UnseenMaskParameter(MaskedParameter):
     """The same on an accelerator: nobody on the host knows what is hidden."""
 
     def take(self, keep_units: Tensor) -> None:
-        weights = self.full_values().clone()
-        for axis in self.axes.values():
-            axis.take(keep_units)
+        self._read(keep_units)
+        weights = self.full_values(before=True).clone()
         self.held = weights
         self.parameter.data.copy_(weights)
         self._zero(self.parameter.data)

@@ -14,10 +14,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..errors import TrainingStateError
 from ..value_checks import reading_waits
 from .blocks import MaskedBlocks
 from .groups import BlockGroup, UnitGroup, unit_offsets
-from .masked_parameter import MaskedParameter
+from .masked_parameter import MaskedParameter, Positions
 
 
 class MaskedTensor(Protocol):
@@ -66,9 +67,14 @@ class MaskedWeights:
                         crossed[id(site.parameter)] = MaskedParameter.of(site.parameter)
                     crossed[id(site.parameter)].add(site, offset=offset, masked=masked)
         self.crossed = list(crossed.values())
+        known: dict[bytes, Positions] = {}
+        for parameter in self.crossed:
+            for axis in parameter.axes.values():
+                axis.positions = known.setdefault(axis.unit.cpu().numpy().tobytes(), axis.positions)
         self.parameters: list[MaskedTensor] = [*self.crossed, *self.blocks]
         device = self.parameters[0].parameter.device if self.parameters else torch.device("cpu")
         self.keep = torch.ones(self.num_units, dtype=torch.bool, device=device)
+        self.final = False
 
     def of(self, group_index: int) -> slice:
         """Where a group's units lie in the flat vector."""
@@ -76,11 +82,27 @@ class MaskedWeights:
 
     @torch.no_grad()
     def set(self, keep: Tensor) -> None:
-        """Installs a mask, ``(U,)`` bool: what it hides is held aside, what it shows again returns."""
+        """Installs a mask, ``(U,)`` bool: what it hides is held aside, what it shows again returns.
+
+        Raises:
+            TrainingStateError: If it shows what was hidden when :meth:`finish` was called (on an accelerator nobody looks).
+        """
+        if self.final and not reading_waits(self.keep.device) and bool((keep & ~self.keep).any()):
+            raise TrainingStateError(
+                "the mask has reached its target, and weights that are hidden since then were not kept: a channel cannot be "
+                "shown again; load a state from before"
+            )
         if reading_waits(self.keep.device) or not torch.equal(keep, self.keep):
             self.keep = keep.clone()
             for parameter in self.parameters:
                 parameter.take(self.keep)
+
+    def finish(self) -> None:
+        """What is hidden now never returns: nothing is held aside any more, and nobody reads the rows of hidden channels,
+        so that it no longer matters where momentum and weight decay move them."""
+        self.final = True
+        for parameter in self.parameters:
+            parameter.held = None
 
     @torch.no_grad()
     def restore(self, keep: Tensor, held: Sequence[Tensor | None]) -> None:
@@ -90,6 +112,7 @@ class MaskedWeights:
             keep: ``(U,)`` bool.
             held: One tensor (or ``None``) for each of :attr:`parameters`.
         """
+        self.final = False
         self.keep = keep.to(self.keep.device).clone()
         for parameter, saved in zip(self.parameters, held, strict=True):
             parameter.restore(self.keep, saved)

@@ -251,7 +251,15 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         if not self._schedule.driven:
             self._update_sparse_goals_by_ratio(0.0)
         scores = MaskScores(group_magnitude(self.weights), self.config)
-        self.engine = BiLevelEngine(self.bound_model, self.weights, self.lagrangian, self._project, self.config, scores)
+        self.engine = BiLevelEngine(
+            self.bound_model,
+            self.weights,
+            self.lagrangian,
+            self._project,
+            self.config,
+            scores,
+            final_after_ramp=not self._schedule.driven,
+        )
         self.engine.timetable = self._schedule.timetable()
         self._masks.begin_learning()
         self._seen_goals = self.goals.current()
