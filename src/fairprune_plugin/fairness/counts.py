@@ -53,14 +53,11 @@ class RateCounts:
             good: 0-d bool, whether the batch is added at all.
         """
         self._to(groups.device)
-        conditions = torch.stack([rate.counted(outputs.targets) for rate in self.rates]).double()
-        values = torch.stack([rate.values(outputs) for rate in self.rates])
-        conditions = conditions * (groups >= 0)
-        index = groups.clamp_min(0)
-        zeros = torch.zeros_like(self.hits)
-        totals = zeros.index_add(1, index, conditions)
-        hits = zeros.index_add(1, index, conditions * values)
-        squares = zeros.index_add(1, index, conditions * values.square())
+        conditions = torch.stack([rate.counted(outputs.targets) for rate in self.rates]) & (groups >= 0)
+        values = torch.stack([rate.values(outputs) for rate in self.rates]) * conditions
+        rows = torch.cat([conditions.double(), values, values.square()])
+        sums = rows.new_zeros(len(rows), self.num_groups).index_add_(1, groups.clamp_min(0), rows)
+        totals, hits, squares = sums.reshape(3, len(self.rates), self.num_groups)
         samples: float | Tensor = len(groups)
         if self.reduce is not None:
             size = totals.new_full((1,), len(groups))

@@ -98,6 +98,8 @@ class Groups:
             DataError: Wrong type, shape, device, NaN or fractions, or a missing attribute (it is named).
         """
         columns = attribute_columns(sensitive, self.attributes, batch=batch, device=device)
+        if len(columns) == 1 and self.present is None:
+            return self.attributes[0].ids(columns[0], device)
         ids = torch.zeros(batch, dtype=torch.long, device=device)
         missing = torch.zeros(batch, dtype=torch.bool, device=device)
         for attribute, column in zip(self.attributes, columns, strict=True):

@@ -151,12 +151,8 @@ class Multipliers:
         """
         self._to(strict_violation.device)
         before = None if good is None else [tensor.clone() for tensor in self._moving()]
-        flat = strict_violation.detach().reshape(-1).float()
-        state = cooper.ConstraintState(violation=flat, strict_violation=flat)
-        self._optimizer.zero_grad()
-        with torch.enable_grad():
-            store = self._constraint.compute_contribution_to_lagrangian(state, "dual")
-            store.lagrangian_contribution.backward()
+        # The dual Lagrangian of every rule is λ · strict violation: its gradient needs no backward pass.
+        self._multiplier.weight.grad = strict_violation.detach().reshape(-1).float()
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr * steps
         self._optimizer.step()

@@ -51,6 +51,7 @@ class ConstraintTracker:
         self.dense_rates: dict[str, Tensor] = {}
         self.sizes: dict[str, Tensor] = {}
         self.steps = 0
+        self._last_standing: tuple[Tensor, str, tuple[Tensor, Tensor, Tensor]] | None = None
 
     def new_counts(self, *, decay: float = 1.0, reduce: Callable[[Tensor], Tensor] | None = None) -> RateCounts:
         """Fresh counts of this constraint's rates, for a pass over a split."""
@@ -85,8 +86,7 @@ class ConstraintTracker:
         """
         if count:
             self.counts.update(outputs, groups, good)
-        strict = self.compared(self.counts, "train")
-        weights = self._reference(strict, self.counts)
+        _, weights, known = self._standing(self.counts, "train")
         shares = self.counts.shares()
         size = len(groups) if batch is None else batch
         scale = torch.where(shares > 0, 1 / (shares * size), torch.zeros_like(shares)).float()
@@ -104,7 +104,6 @@ class ConstraintTracker:
         if self.config.rule == PAPER:
             return (surrogate_rates[:, 1] - surrogate_rates[:, 0]).sum()
         deviation = surrogate_rates - (weights.float() * surrogate_rates).sum(dim=1, keepdim=True)
-        known = parity.defined(strict, weights, self.constraint.reference_key)
         return self.multipliers.penalty(
             torch.where(known, self._violations(deviation, self.constraint.tolerance), deviation.new_zeros(()))
         )
@@ -117,9 +116,7 @@ class ConstraintTracker:
             split: Which dense rates to compare with, for :class:`~.constraints.DegradationParity`.
             tolerance: ``(R,)`` instead of the constraint's own.
         """
-        rates = self.compared(counts, split)
-        weights = self._reference(rates, counts)
-        known = parity.defined(rates, weights, self.constraint.reference_key)
+        rates, weights, known = self._standing(counts, split)
         allowed = self.constraint.tolerance if tolerance is None else tolerance[:, None]
         both = self._violations(parity.deviations(rates, weights), allowed)
         return torch.where(known, both, torch.zeros_like(both))
@@ -212,6 +209,21 @@ class ConstraintTracker:
         self.dense_rates = dict(state["dense_rates"])
         self.sizes = dict(state["sizes"])
         self.steps = state["steps"]
+        self._last_standing = None
+
+    def _standing(self, counts: RateCounts, split: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Compared rates, weights of their reference and which deviations mean something, each ``(R, G)``.
+
+        In a training step the penalty asks for it, and the dual step again.
+        """
+        known = self._last_standing
+        if known is not None and known[0] is counts.totals and known[1] == split:
+            return known[2]
+        rates = self.compared(counts, split)
+        weights = self._reference(rates, counts)
+        standing = (rates, weights, parity.defined(rates, weights, self.constraint.reference_key))
+        self._last_standing = (counts.totals, split, standing)
+        return standing
 
     def _usable(self, counts: RateCounts, split: str) -> Tensor:
         """Which rates enter a comparison, ``(R, G)`` bool: those with samples, and enough of them."""
