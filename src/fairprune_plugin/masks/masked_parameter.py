@@ -7,6 +7,7 @@ Two ways to the same values. :class:`MaskedParameter` touches only the rows and 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -244,23 +245,30 @@ class MaskedParameter:
             hidden = hidden | ~axis.broadcast(axis.positions.before if before else axis.kept)
         return torch.where(hidden, self.held, data)
 
+    def squares(self, axis: Axis) -> Tensor:
+        """Σ over all other dimensions of θ², one value per position along an axis."""
+        weights = self.full_values()
+        return self._summed(axis, lambda rows: sum_except(weights[rows].square(), axis.dim))
+
     def derivative(self, axis: Axis, gradient: Tensor, inverse_gamma: float) -> Tensor:
         """Σ over all other dimensions of (θ − (1/γ) m ⊙ g) ⊙ g, one value per position along a masked axis.
 
         Another masked axis of the same parameter still multiplies θ (its hidden rows contribute nothing), so
         that this is the derivative with respect to one factor of the product m₁ ⊙ m₂ ⊙ θ.
         """
-        rows = max(1, CHUNK // max(1, gradient[0].numel()))
-        parts = [
-            self._derivative(axis, gradient, slice(begin, begin + rows), inverse_gamma)
-            for begin in range(0, len(gradient), rows)
-        ]
+        return self._summed(axis, lambda rows: self._derivative(axis, gradient, rows, inverse_gamma))
+
+    def _summed(self, axis: Axis, sums_of: Callable[[slice], Tensor]) -> Tensor:
+        """Sums per position along an axis, taken over a few rows (of the first dimension) at a time."""
+        size, *others = self.parameter.shape
+        rows = max(1, CHUNK // max(1, math.prod(others)))
+        parts = [sums_of(slice(begin, begin + rows)) for begin in range(0, size, rows)]
         if len(parts) == 1:
             return parts[0]
         return torch.cat(parts) if axis.dim == 0 else torch.stack(parts).sum(0)
 
     def _derivative(self, axis: Axis, gradient: Tensor, rows: slice, inverse_gamma: float) -> Tensor:
-        """The same of some rows."""
+        """:meth:`derivative` of some rows."""
         gradient, data = gradient[rows], self.parameter.data[rows]
         others = [
             other.keep[rows] if other.dim == 0 else other.keep

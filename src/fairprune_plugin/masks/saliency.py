@@ -14,7 +14,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .masked_parameter import sum_except
 from .masked_weights import MaskedWeights
 
 
@@ -46,9 +45,8 @@ def group_magnitude(weights: MaskedWeights) -> Tensor:
     for parameter in weights.crossed:
         if parameter.parameter.dim() < 2:
             continue
-        squares = parameter.full_values().square()
         for axis in parameter.axes.values():
-            axis.add_to_units(out, sum_except(squares, axis.dim).float())
+            axis.add_to_units(out, parameter.squares(axis).float())
     for blocks in weights.blocks:
         if blocks.parameter.dim() >= 2:
             out[blocks.units] += blocks.reduce(blocks.full_values().square())

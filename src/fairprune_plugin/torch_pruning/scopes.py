@@ -32,8 +32,8 @@ def scope_of(pruner: Any, group: HostGroup) -> ScopeKey:
     if group.heads:
         name = "heads" if pruner.global_pruning else f"heads of {group.channels.name}"
         return ScopeKey(name, pruner.final_head_ratio(group.heads[0]), user_defined=True)
-    graph_group = pruner.DG.get_pruning_group(group.root, group.pruning_fn, list(range(len(group.unit_of_root))))
-    for dep, _ in graph_group:
+    deps = _dependencies(pruner, group) if pruner._layer_to_scope or pruner.isomorphic else []
+    for dep in deps:
         for module, function in ((dep.source.module, dep.trigger), (dep.target.module, dep.handler)):
             if module in pruner._layer_to_scope and pruner.DG.is_out_channel_pruning_fn(function):
                 name, _members = pruner._layer_to_scope[module]
@@ -41,13 +41,18 @@ def scope_of(pruner: Any, group: HostGroup) -> ScopeKey:
     ratio = min(pruner.pruning_ratio, pruner.max_pruning_ratio)
     if pruner.isomorphic:
         pattern = ", ".join(
-            f"{type(dep.target.module).__name__}:{pruner.DG.is_out_channel_pruning_fn(dep.handler)}"
-            for dep, _ in graph_group
+            f"{type(dep.target.module).__name__}:{pruner.DG.is_out_channel_pruning_fn(dep.handler)}" for dep in deps
         )
         return ScopeKey(f"isomorphic: {pattern}", ratio, user_defined=False)
     if pruner.global_pruning:
         return ScopeKey("global", ratio, user_defined=False)
     return ScopeKey(group.channels.name, ratio, user_defined=False)
+
+
+def _dependencies(pruner: Any, group: HostGroup) -> list[Any]:
+    """What the host's graph couples in a group."""
+    channels = list(range(len(group.unit_of_root)))
+    return [dep for dep, _ in pruner.DG.get_pruning_group(group.root, group.pruning_fn, channels)]
 
 
 def ranking_scopes(

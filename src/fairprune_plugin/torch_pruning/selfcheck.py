@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,9 +13,9 @@ from ..errors import UnsupportedModelError
 from ..masks.masked_weights import MaskedWeights
 from ..masks.norms import MaskedNorms
 from .example import Example
-from .graph import build_graph
 from .grouping import HostGroup
 from .removal import pruning_groups, update_head_dims
+from .twin import Twin
 
 TOLERANCE = 1e-3  # relative; exact architectures agree to 1e-6, inexact ones are wrong by more than 1e-2
 
@@ -94,15 +93,9 @@ def check_on_copies(pruner: Any, example: Example, options: dict[str, Any]) -> N
     """
 
     def rebuild_copy() -> tuple[Any, list[HostGroup]]:
-        model, inputs, settings = copy.deepcopy((pruner.model, example.inputs, options))
-        randomise_norms(model, torch.Generator().manual_seed(0))
-        twin = object.__new__(type(pruner))
-        twin.frozen_parameters = {
-            id(copied)
-            for original, copied in zip(pruner.model.parameters(), model.parameters(), strict=True)
-            if id(original) in pruner.frozen_parameters
-        }
-        return twin, build_graph(twin, model, Example(inputs, settings.get("forward_fn")), settings)
+        twin = Twin(pruner, example.inputs, options)
+        randomise_norms(twin.model, torch.Generator().manual_seed(0))
+        return twin, twin.groups
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the host has said all this about the original

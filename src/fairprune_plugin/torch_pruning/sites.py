@@ -44,7 +44,7 @@ class GroupSites:
         if isinstance(module, nn.Parameter):
             name = self._pruner.DG._param_to_name[module]
             self.layers.append(name)
-            self._add(self.carried, module, name, dep.target.pruning_dim, idxs, root_idxs)
+            self._add(self.carried, module, name, dep.target.pruning_dim, *self._tensors(idxs, root_idxs))
             return
         name = self._pruner.DG._module2name.get(module)
         if name is None:  # an operation of the graph (add, concat, reshape), not a layer
@@ -52,57 +52,57 @@ class GroupSites:
         self.layers.append(name)
         if any(root is None for root in root_idxs):
             raise UnsupportedModelError(f"the dependency graph cannot tell which channels of {name} go together")
+        index, unit = self._tensors(idxs, root_idxs)
         outwards = self._pruner.DG.is_out_channel_pruning_fn(dep.handler)
         if isinstance(module, nn.modules.conv._ConvNd):
-            self._read_conv(module, name, outwards, idxs, root_idxs)
+            self._read_conv(module, name, outwards, index, unit)
         elif isinstance(module, nn.Linear):
             if outwards:
-                self._add_layer(module, name, 0, idxs, root_idxs)
+                self._add_layer(module, name, 0, index, unit)
             else:
-                self._add(self.masked, module.weight, f"{name}.weight", 1, idxs, root_idxs)
+                self._add(self.masked, module.weight, f"{name}.weight", 1, index, unit)
         elif isinstance(module, CARRIERS):
-            self._add_layer(module, name, 0, idxs, root_idxs)
+            self._add_layer(module, name, 0, index, unit)
         elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
-            self._read_norm(module, name, idxs, root_idxs)
+            self._read_norm(module, name, index, unit)
         elif isinstance(module, nn.Embedding):
-            self._add(self.carried, module.weight, f"{name}.weight", 1, idxs, root_idxs)
+            self._add(self.carried, module.weight, f"{name}.weight", 1, index, unit)
         elif any(True for _ in module.parameters(recurse=False)):
             raise UnsupportedModelError(
                 f"{name} ({type(module).__name__}) shares channels with {', '.join(self.layers[:4])} and no mask "
                 "over it is exact: add it and its neighbours to ignored_layers"
             )
 
-    def _read_conv(self, conv: Any, name: str, outwards: bool, idxs: Sequence[int], root_idxs: Sequence[int]) -> None:
+    def _read_conv(self, conv: Any, name: str, outwards: bool, index: Tensor, unit: Tensor) -> None:
         if ops.module2type(conv) == ops.OPTYPE.DEPTHWISE_CONV:
             self.depthwise = True
-            self._add_layer(conv, name, 0, idxs, root_idxs)
+            self._add_layer(conv, name, 0, index, unit)
         elif conv.transposed and conv.groups > 1:
             raise UnsupportedModelError(
                 f"{name} is a grouped transposed convolution, which Torch-Pruning cannot prune: add it and its "
                 "neighbours to ignored_layers"
             )
         elif outwards:
-            self._add_layer(conv, name, 1 if conv.transposed else 0, idxs, root_idxs)
+            self._add_layer(conv, name, 1 if conv.transposed else 0, index, unit)
         else:
             # A grouped convolution stores in-channel c of every group in column c mod (in / groups).
             per_group = conv.in_channels // conv.groups
-            columns = [index % per_group for index in idxs]
             dim = 0 if conv.transposed else 1
-            self._add(self.masked, conv.weight, f"{name}.weight", dim, columns, root_idxs)
+            self._add(self.masked, conv.weight, f"{name}.weight", dim, index % per_group, unit)
 
-    def _read_norm(self, norm: Any, name: str, idxs: Sequence[int], root_idxs: Sequence[int]) -> None:
+    def _read_norm(self, norm: Any, name: str, index: Tensor, unit: Tensor) -> None:
         if isinstance(norm, nn.LayerNorm) and len(norm.normalized_shape) > 1:
             raise UnsupportedModelError(
                 f"{name} normalises over several dimensions {tuple(norm.normalized_shape)}: its statistics cannot "
                 "be taken over the kept channels; add its neighbours to ignored_layers"
             )
         size = norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.normalized_shape[0]
-        self._check_range(name, idxs, size)
-        unit = torch.full((size,), -1, dtype=torch.long)
-        unit[torch.tensor(list(idxs))] = self._unit_of_root[torch.tensor(list(root_idxs))]
+        self._check_range(name, index, size)
+        channels = torch.full((size,), -1, dtype=torch.long)
+        channels[index] = unit
         device = norm.weight.device if norm.weight is not None else next(self._pruner.model.parameters()).device
-        self.norms.append(NormSite(norm, unit.to(device)))
-        self._add_layer(norm, name, 0, idxs, root_idxs)
+        self.norms.append(NormSite(norm, channels.to(device)))
+        self._add_layer(norm, name, 0, index, unit)
 
     def mask_queries(self, qkv_layers: Sequence[nn.Module]) -> None:
         """Head dimensions: q·k has no consumer weight, so rows of the projections are masked instead.
@@ -114,34 +114,31 @@ class GroupSites:
         self.carried = [site for site in self.carried if id(site.parameter) not in wanted]
         self.masked += rows
 
-    def _add_layer(self, module: Any, name: str, dim: int, idxs: Sequence[int], root_idxs: Sequence[int]) -> None:
+    def _tensors(self, idxs: Sequence[int], root_idxs: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Positions and the unit of each, ``(k,)`` int64 both."""
+        return torch.tensor(idxs, dtype=torch.long), self._unit_of_root[torch.tensor(root_idxs, dtype=torch.long)]
+
+    def _add_layer(self, module: Any, name: str, dim: int, index: Tensor, unit: Tensor) -> None:
         """The channels' own weights: rows of the kernel along ``dim``, and the bias (or affine)."""
         for key, parameter in module.named_parameters(recurse=False):
             along = dim if parameter.dim() > 1 else 0
-            if parameter.dim() == 1 and parameter.shape[0] == 1 and len(idxs) > 1:
+            if parameter.dim() == 1 and parameter.shape[0] == 1 and len(index) > 1:
                 continue  # one value for all channels (PReLU's default) stays
-            self._add(self.carried, parameter, f"{name}.{key}", along, idxs, root_idxs)
+            self._add(self.carried, parameter, f"{name}.{key}", along, index, unit)
 
     def _add(
-        self,
-        sites: list[ChannelSite],
-        parameter: Tensor,
-        name: str,
-        dim: int,
-        idxs: Sequence[int],
-        root_idxs: Sequence[int],
+        self, sites: list[ChannelSite], parameter: Tensor, name: str, dim: int, index: Tensor, unit: Tensor
     ) -> None:
-        unit = self._unit_of_root[torch.tensor(list(root_idxs))]
         dim = dim % parameter.dim()
-        self._check_range(name, idxs, parameter.shape[dim])
-        index = torch.tensor(list(idxs)).to(parameter.device)
-        sites.append(ChannelSite(parameter, name, dim, index, unit.to(parameter.device)))
+        self._check_range(name, index, parameter.shape[dim])
+        sites.append(ChannelSite(parameter, name, dim, index.to(parameter.device), unit.to(parameter.device)))
 
-    def _check_range(self, name: str, idxs: Sequence[int], size: int) -> None:
+    def _check_range(self, name: str, index: Tensor, size: int) -> None:
         """The graph can lose its way; seen with the branches of a concatenation that is flattened afterwards."""
-        if max(idxs, default=0) >= size:
+        last = int(index.max()) if len(index) else 0
+        if last >= size:
             raise UnsupportedModelError(
-                f"Torch-Pruning's dependency graph asks for channel {max(idxs)} of {name}, which has {size}: it cannot "
+                f"Torch-Pruning's dependency graph asks for channel {last} of {name}, which has {size}: it cannot "
                 f"follow how the channels of {', '.join(self.layers)} meet (a concatenation that is flattened?); add "
                 "these layers to ignored_layers, or pool to one value per channel before flattening"
             )
