@@ -23,7 +23,7 @@ from .loss_scaling import ForgottenScale
 from .scores import MaskScores
 from .timetable import Timetable
 
-LOOKED_AT = 2**20  # entries of the first gradient in which something that is not finite is looked for
+LOOKED_AT = 2**16  # entries of the first gradient in which something that is not finite is looked for
 
 Projection = Callable[[Tensor, float], Tensor]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data.distributed import DistributedSampler
@@ -80,6 +81,8 @@ def refuse_join(model: nn.Module) -> None:
     Raises:
         ConfigError: Within ``with Join([ddp])``.
     """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
     for module in model.modules():
         if isinstance(module, DistributedDataParallel) and module._join_config.enable:
             raise ConfigError(

@@ -139,6 +139,8 @@ class Multipliers:
     def penalty(self, surrogate_violation: Tensor) -> Tensor:
         """Σ λ · surrogate violation (and the quadratic term), a scalar with a gradient to the model and none to λ."""
         self._to(surrogate_violation.device)
+        if self.config.rule != AUGMENTED:
+            return (self.value * surrogate_violation.float()).sum()
         state = cooper.ConstraintState(violation=surrogate_violation.reshape(-1).float())
         store = self._constraint.compute_contribution_to_lagrangian(state, "primal")
         penalty: Tensor = store.lagrangian_contribution
