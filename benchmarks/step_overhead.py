@@ -250,8 +250,8 @@ def page(
     return f"""# Performance
 
 Made by `benchmarks/step_overhead.py {command} --clock {args.clock}`
-on a CPU with {args.threads} thread(s), torch {torch.__version__}: {args.ratio:.0%} pruning, images of {args.size} × {args.size} pixels, SGD
-with momentum and weight decay. {args.note}
+on a CPU with {args.threads} thread(s), torch {torch.__version__}: {args.ratio:.0%} pruning, images of {args.size} × {args.size}
+pixels, SGD with momentum and weight decay. {args.note}
 
 ## Steps
 
@@ -267,16 +267,17 @@ final, nothing is held.
 
 Where it goes. A weight step multiplies the mask into two tensors of each layer that reads hidden channels: the gradient
 before the optimizer's step, the weights after it. A joint step looks at these layers' weights, gradients and held weights
-once more for the scores, and brings the rows of hidden channels back, which momentum and weight decay have moved. All of it is
-in proportion to the parameters, not to the batch: it shows most where a step does little work for each parameter (small
-batches, and the MLP, whose first layer has 92 % of its parameters). The penalty costs one to two milliseconds whatever the model
-(last table).
+once more for the scores, and brings the rows of hidden channels back, which momentum and weight decay have moved. All of
+it is in proportion to the parameters, not to the batch: it shows most where a step does little work for each parameter
+(small batches, and the MLP, 92 % of whose parameters are in its first layer: their rows alone are a third of the
+memory traffic of the optimizer's step). The penalty costs the same whatever the model (last table).
 
 ## Construction
 
-In units of Torch-Pruning building its graph and groups (its `BasePruner`); `GroupNormPruner` is the host's own
-sparse-training pruner. The check tries on a copy, before any training, whether the masked model equals the pruned one: it copies the
-model, traces it a second time, runs it twice and prunes it through the host, which cannot be had for one more graph.
+In units of Torch-Pruning building its graph and groups (its `BasePruner`; goal: 2); `GroupNormPruner` is the host's
+own sparse-training pruner. The self check tries on a copy, before any training, whether the masked model equals the pruned
+one: it copies the model, traces it a second time, runs it twice and prunes it through the host, each of which takes
+about as long as a graph; `self_check=False` leaves it out.
 
 {table(construction)}
 

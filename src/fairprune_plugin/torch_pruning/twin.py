@@ -46,7 +46,9 @@ class Twin:
         self.groups = [_over(group, modules, parameters) for group in pruner.host_groups]
 
 
-def _over(group: HostGroup, modules: Mapping[nn.Module, nn.Module], parameters: Mapping[int, nn.Parameter]) -> HostGroup:
+def _over(
+    group: HostGroup, modules: Mapping[nn.Module, nn.Module], parameters: Mapping[int, nn.Parameter]
+) -> HostGroup:
     """The same group of a copy of the model."""
 
     def sites(original: Sequence[ChannelSite]) -> tuple[ChannelSite, ...]:
