@@ -247,10 +247,11 @@ def page(
 ) -> str:
     batches = " ".join(map(str, args.batch))
     command = f"--rounds {args.rounds} --seconds {args.seconds:g} --batch {batches} --size {args.size}"
+    pixels = f"{args.size} × {args.size}"
     return f"""# Performance
 
 Made by `benchmarks/step_overhead.py {command} --clock {args.clock}`
-on a CPU with {args.threads} thread(s), torch {torch.__version__}: {args.ratio:.0%} pruning, images of {args.size} × {args.size}
+on a CPU with {args.threads} thread(s), torch {torch.__version__}: {args.ratio:.0%} pruning, images of {pixels}
 pixels, SGD with momentum and weight decay. {args.note}
 
 ## Steps
@@ -269,8 +270,8 @@ Where it goes. A weight step multiplies the mask into two tensors of each layer 
 before the optimizer's step, the weights after it. A joint step looks at these layers' weights, gradients and held weights
 once more for the scores, and brings the rows of hidden channels back, which momentum and weight decay have moved. All of
 it is in proportion to the parameters, not to the batch: it shows most where a step does little work for each parameter
-(small batches, and the MLP, 92 % of whose parameters are in its first layer: their rows alone are a third of the
-memory traffic of the optimizer's step). The penalty costs the same whatever the model (last table).
+(small batches, and the MLP, 92 % of whose parameters are in its first layer). The penalty costs the same whatever the
+model (last table).
 
 ## Construction
 

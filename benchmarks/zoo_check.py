@@ -125,6 +125,7 @@ def _examined(architecture: Architecture, finding: Finding, onnx: bool, export: 
         )
     except FairPruneError as error:
         raise Refusal(str(error)) from error
+    pruner.engine.final_after_ramp = False  # hidden channels are shown once more
     build_seconds = time.perf_counter() - begin
     macs, _ = pruner.count()
     groups = len(pruner.host_groups)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from fairprune_plugin.errors import TrainingStateError
 from fairprune_plugin.masks.groups import ChannelGroup
 from fairprune_plugin.masks.masked_weights import MaskedWeights
 from fairprune_plugin.masks.norms import MaskedNorms
@@ -200,3 +201,41 @@ def test_parameter_objects_and_memory_stay() -> None:
     weights.set(keep_of(1, 7))
     weights.set(keep_of(2))
     assert [(id(p), p.data_ptr()) for p in model.parameters()] == before
+
+
+def test_a_final_mask_holds_nothing_and_shows_nothing_again() -> None:
+    weights = MaskedWeights(Chain().groups())
+    weights.set(keep_of(2, 6))
+    assert any(parameter.held is not None for parameter in weights.parameters)
+    weights.finish()
+    assert all(parameter.held is None for parameter in weights.parameters)
+    weights.set(keep_of(2, 6))
+    weights.set(keep_of(2, 3, 6))  # more may go
+    with pytest.raises(TrainingStateError, match="cannot be shown again"):
+        weights.set(keep_of(2, 3))
+    assert weights.keep.tolist() == keep_of(2, 3, 6).tolist()
+    weights.restore(keep_of(2), [None] * len(weights.parameters))
+    weights.set(keep_of())  # a state from before may do so
+    assert bool(weights.keep.all())
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last", "transposed"])
+def test_the_mask_reaches_every_memory_layout(layout: str) -> None:
+    """A product with a row of factors is taken where the weights lie one after the other, and a broadcast elsewhere."""
+    weight = torch.randn(6, 4, 3, 3)
+    if layout == "channels-last":
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    if layout == "transposed":
+        weight = weight.transpose(0, 1).contiguous().transpose(0, 1)
+    parameter = nn.Parameter(weight)
+    weights = MaskedWeights((ChannelGroup("g", 4, 1, (site(parameter, 1, torch.arange(4)),), ()),))
+    weights.set(torch.tensor([True, False, True, False]))
+    with torch.no_grad():
+        parameter.add_(1.0)
+    parameter.grad = torch.ones_like(parameter)
+    weights.reapply()
+    weights.mask_gradients()
+    assert bool((parameter[:, [1, 3]] == 0).all())
+    assert bool((parameter.grad[:, [1, 3]] == 0).all())
+    assert bool((parameter.grad[:, [0, 2]] == 1).all())
+    torch.testing.assert_close(parameter[:, [0, 2]].detach(), weight[:, [0, 2]])

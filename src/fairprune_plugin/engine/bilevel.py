@@ -64,7 +64,7 @@ class BiLevelEngine:
         self._weights_move = True
         self._guard = BufferGuard(model)
         self._scale = ForgottenScale()
-        self._final_after_ramp = final_after_ramp
+        self.final_after_ramp = final_after_ramp
         self._timetable: Timetable | None = None
         self.begin_phase(weights, project, scores)
 
@@ -232,7 +232,7 @@ class BiLevelEngine:
     def _follow_schedule(self) -> None:
         """The mask that the scores and the schedule ask for after this step."""
         self.set_mask(self.project(self.scores.value(), self.timetable.progress(self.phase_step)))
-        if self._final_after_ramp and self.timetable.at_target(self.phase_step):
+        if self.final_after_ramp and self.timetable.at_target(self.phase_step):
             self.weights.finish()
 
     def _finite_gradients(self) -> Tensor:
