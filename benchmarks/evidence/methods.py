@@ -24,7 +24,7 @@ from .baselines.lottery_ticket import Ticket, lottery_ticket
 from .baselines.single_weights import SingleWeights
 from .moments import RECALIBRATION
 from .nni_masks import CALIBRATION, HostMasks, fpgm, gradual, taylor
-from .problems import Problem
+from .problems import Problem, Setting
 from .tuning import MOMENTS, Budget, batches, make_optimizer, tune
 
 DUAL_RATE = 0.5  # of CEAG's and the equalised loss's own multipliers, per step: better than 0.1 and 2 on seeds 0 to 2
@@ -199,8 +199,7 @@ def by_nni(make_masks: HostMasks) -> Method:
     smaller model.
 
     NNI has one ``sparse_ratio`` per layer: it is the same everywhere, :func:`nni_ratio`. Layers that share channels lose
-    them together (``configure_structured``). Networks with layer norms across the channels, such as the ViT, have no
-    such masks: the package's error says so.
+    them together (``configure_structured``).
     """
 
     def method(problem: Problem, budget: Budget) -> Outcome:
@@ -360,3 +359,8 @@ METHODS: dict[str, Method] = {
     **{name: by_nni(make_masks) for name, make_masks in NNI.items()},
     "bifp": bifp(),
 }
+
+
+def applies(method: str, setting: Setting) -> bool:
+    """Whether there is such a run: NNI's masks of rows cannot hide heads, nor channels that a layer norm crosses."""
+    return method not in NNI or setting.network != "vit"

@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Sequence
 
 from .command import PASSES, chosen, parser, rates_of
-from .methods import METHODS
+from .methods import METHODS, applies
 from .records import Job, Row, run_all
 from .tables import by_method, excesses, values
 from .tuning import Budget
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for seed in args.seeds
         for setting in chosen(args)
         for method in args.methods or [name for name in methods if name != "dense"]
+        if args.weights or applies(method, setting)
         for rate in CANDIDATES[setting.network]
     ]
     rows = run_all(jobs, methods, args.raw, faces=args.faces, dense_folder=args.dense)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .command import budget, chosen, parser
-from .methods import METHODS
+from .methods import METHODS, applies
 from .pictures import curves
 from .problems import Setting
 from .records import Job, Row, collect
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for setting in settings
         for ratio in args.ratios
         for method in args.methods
+        if applies(method, setting)
     ]
     rows = collect(args, jobs, METHODS)
     if args.page is not None:

@@ -11,7 +11,8 @@ from evidence_synthetic import problem
 from torch import nn
 
 from evidence.ablations import ABLATIONS
-from evidence.methods import METHODS, NNI, bifp, cut, nni_ratio, uniform_budget
+from evidence.methods import METHODS, NNI, applies, bifp, cut, nni_ratio, uniform_budget
+from evidence.problems import SETTINGS, on_network
 from evidence.records import judge
 from evidence.tuning import Budget
 
@@ -119,3 +120,9 @@ def test_fpgm_of_nni_keeps_the_filters_far_from_all_others(given: Any) -> None:
     distances = torch.stack([torch.stack([(a - b).norm() for b in rows]).sum() for a in rows])
     stay = distances.argsort(descending=True)[: model[0].out_features].sort().values
     torch.testing.assert_close(model[0].weight.detach(), rows[stay])
+
+
+def test_nnis_channels_are_not_asked_of_a_vit() -> None:
+    for name in METHODS:
+        assert applies(name, SETTINGS["smiling"])
+        assert applies(name, on_network(SETTINGS["smiling"], "vit", 64)) == (not name.startswith("nni"))
