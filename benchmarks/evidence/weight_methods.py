@@ -214,7 +214,7 @@ def context_of(problem: Problem, units: SingleWeights) -> ScoringContext:
 
 MAGNITUDE = by_nni(nni_masks.level)
 GRADUAL = by_nni(nni_masks.gradual("LevelPruner"))
-RANDOM, SNIP = by_score(random_weights), by_score(snip)
+RANDOM, SNIP, FAIRPRUNE = by_score(random_weights), by_score(snip), by_score(fairprune)
 PLAIN = (*PLAIN_ON_CHANNELS, "gradual magnitude")  # know nothing of the constraint
 WEIGHT_METHODS: dict[str, Method] = {
     "dense": dense,
@@ -226,7 +226,7 @@ WEIGHT_METHODS: dict[str, Method] = {
     "gradual magnitude": tune_after(GRADUAL),
     "lottery ticket": ticket(),
     "fairgrape": tune_after(by_score(fairgrape)),
-    "fairprune": tune_after(by_score(fairprune)),
+    "fairprune": tune_after(FAIRPRUNE),
     "ceag": with_objective(MAGNITUDE, excess_gap),
     "equalised loss": with_objective(MAGNITUDE, lambda problem: EqualisedLoss(problem.groups, dual_lr=DUAL_RATE)),
     "prune-then-fair": prune_then_fair(MAGNITUDE),
@@ -235,6 +235,7 @@ WEIGHT_METHODS: dict[str, Method] = {
     "random + constraint": tune_after(RANDOM, constrained=True),
     "magnitude + constraint": tune_after(MAGNITUDE, constrained=True),
     "snip + constraint": tune_after(SNIP, constrained=True),
+    "fairprune + constraint": tune_after(FAIRPRUNE, constrained=True),
     "gradual magnitude + constraint": tune_after(GRADUAL, constrained=True),
     "bifp": bifp(),
 }
