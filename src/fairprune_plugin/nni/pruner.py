@@ -16,7 +16,7 @@ from ..engine.scores import MaskScores
 from ..engine.settings import bilevel_config, lagrangian_of
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.constraint import Constraint
-from ..fairness.multipliers import MultiplierConfig
+from ..fairness.multipliers import UNKNOWN_LENGTH, MultiplierConfig
 from ..masks.masked_weights import MaskedWeights
 from ..masks.saliency import group_magnitude
 from . import config_list as configs
@@ -253,6 +253,8 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         scores = MaskScores(group_magnitude(self.weights), self.config)
         self.engine = BiLevelEngine(self.bound_model, self.weights, self.lagrangian, self._project, self.config, scores)
         self.engine.timetable = self._schedule.timetable()
+        # The plan of the engine ends with the ramp here; multipliers move at the pace of the whole run.
+        self.lagrangian.plan(self._schedule.max_steps or UNKNOWN_LENGTH)
         self._masks.begin_learning()
         self._seen_goals = self.goals.current()
         TrainingSteps(
