@@ -38,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands.set_defaults(seeds=SEEDS)
     args = commands.parse_args(argv)
     methods, target = (WEIGHT_METHODS, "weights") if args.weights else (METHODS, "params")
+    unknown = [name for name in args.methods if name not in methods]
+    if unknown:
+        commands.error(
+            f"{', '.join(unknown)}: {'with' if args.weights else 'without'} --weights there is no such method"
+        )
     jobs = [
         Job(setting, method, Budget(args.ratio, args.passes or PASSES[setting.network], rate, target), seed)
         for seed in args.seeds

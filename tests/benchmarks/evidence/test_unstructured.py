@@ -61,3 +61,6 @@ def test_an_unknown_method_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         unstructured.main(["--methods", "magnitud"])
     assert "magnitud" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        search.main(["--methods", "gradual magnitude"])
+    assert "gradual magnitude: without --weights" in capsys.readouterr().err
