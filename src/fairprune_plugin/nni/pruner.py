@@ -250,7 +250,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         """The engine, and what the evaluator calls in every step."""
         if not self._schedule.driven:
             self._update_sparse_goals_by_ratio(0.0)
-        scores = MaskScores(group_magnitude(self.weights), self.config)
+        scores = MaskScores(group_magnitude(self.weights), self.config, self.units.single)
         self.engine = BiLevelEngine(self.bound_model, self.weights, self.lagrangian, self._project, self.config, scores)
         self.engine.timetable = self._schedule.timetable()
         # The plan of the engine ends with the ramp here; multipliers move at the pace of the whole run.
