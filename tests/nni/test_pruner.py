@@ -126,8 +126,8 @@ def test_with_a_graph_the_consumers_are_masked_and_hidden_channels_can_return() 
 
 
 def test_single_weights_are_told_from_larger_units() -> None:
-    for config, single in (({"granularity": "unstructured"}, True), ({"granularity": [4, 4]}, False)):
-        pruner, _ = run(mlp(), {"target_names": ["weight"], **config})
+    for granularity, single in (({"granularity": "unstructured"}, True), ({"granularity": [4, 4]}, False)):
+        pruner, _ = run(mlp(), {"target_names": ["weight"], **granularity})
         assert torch.equal(pruner.units.single, torch.full((pruner.weights.num_units,), single))
     pruner, _ = run(mlp(), dummy=X)
     assert not pruner.units.single.any()
