@@ -76,6 +76,11 @@ class MaskScores:
         for name in ("initial", "first", "second", "relaxed"):
             setattr(self, name, ranks.from_first(getattr(self, name)))
 
+    def to(self, device: torch.device) -> None:
+        """Moves them to a device, in place."""
+        for name in ("initial", "first", "second", "relaxed", "_updates"):
+            setattr(self, name, getattr(self, name).to(device))
+
     def select(self, index: Tensor) -> None:
         """Keeps only some units (those left after channels were removed), ``(U',)`` positions."""
         for name in ("initial", "first", "second", "relaxed"):

@@ -9,12 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..shards import local, part_of, positions_here
 from ..value_checks import reading_waits
 from .groups import ChannelSite, unit_axis
 
 
 class Axis:
     """One dimension of a parameter along which units cross it.
+
+    Of a parameter that is sharded over ranks along this dimension, the positions are those that are here.
 
     Attributes:
         dim: The dimension.
@@ -28,9 +31,18 @@ class Axis:
     def __init__(self, parameter: Tensor, dim: int, *, masked: bool) -> None:
         self.dim = dim
         self.masked = masked
-        self.unit = unit_axis(parameter.shape[dim], parameter.device)
+        self._here = positions_here(parameter, dim)
+        self._whole = len(self._here) == parameter.shape[dim]
+        self.unit = unit_axis(len(self._here), parameter.device)
         self._shape = [-1 if d == dim else 1 for d in range(parameter.dim())]
         self.take(torch.ones(1, dtype=torch.bool, device=parameter.device))
+
+    def own(self, index: Tensor, unit: Tensor) -> None:
+        """Says which units own positions of the whole parameter, ``(k,)`` int64 both."""
+        if not self._whole:
+            here = (index >= self._here.start) & (index < self._here.stop)
+            index, unit = index[here] - self._here.start, unit[here]
+        self.unit[index] = unit
 
     def take(self, keep_units: Tensor) -> None:
         """Reads a new mask."""
@@ -60,6 +72,8 @@ class MaskedParameter:
 
     Invariant: where a masked axis hides, the live value is 0 and ``held`` has the weight; where only a carried
     axis hides, live and held agree (frozen); elsewhere the live value is the weight.
+
+    Of a sharded parameter all of this is about the part that is here.
     """
 
     def __init__(self, parameter: Tensor) -> None:
@@ -77,7 +91,17 @@ class MaskedParameter:
         key = (site.dim, masked)
         if key not in self.axes:
             self.axes[key] = Axis(self.parameter, site.dim, masked=masked)
-        self.axes[key].unit[site.index] = site.unit + offset
+        self.axes[key].own(site.index, site.unit + offset)
+
+    @property
+    def data(self) -> Tensor:
+        """The live values that are here."""
+        return local(self.parameter)
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """Of those."""
+        return None if self.parameter.grad is None else local(self.parameter.grad)
 
     @property
     def masked_axes(self) -> list[Axis]:
@@ -89,7 +113,7 @@ class MaskedParameter:
 
     def take(self, keep_units: Tensor) -> None:
         """Follows a new mask, touching only the rows and columns that change."""
-        data = self.parameter.data
+        data = self.data
         for axis in self.axes.values():
             old = axis.kept
             axis.take(keep_units)
@@ -118,15 +142,15 @@ class MaskedParameter:
                 data.index_copy_(axis.dim, show, returning)
 
     def restore(self, keep_units: Tensor, held: Tensor | None) -> None:
-        """Installs a saved mask on weights that were saved under it."""
+        """Installs a saved mask on weights that were saved under it; of a sharded parameter, ``held`` is the whole."""
         for axis in self.axes.values():
             axis.take(keep_units)
-        self.held = None if held is None else held.to(self.parameter.device).clone()
+        self.held = None if held is None else part_of(held, self.parameter)
         self.reapply()
 
     def reapply(self) -> None:
         """After an optimizer step: hidden weights are zero again, frozen ones where they were."""
-        data = self.parameter.data
+        data = self.data
         for axis in self.carried_axes:
             if self.held is not None and len(axis.hidden):
                 data.index_copy_(axis.dim, axis.hidden, self.held.index_select(axis.dim, axis.hidden))
@@ -134,12 +158,13 @@ class MaskedParameter:
 
     def mask_gradient(self) -> None:
         """m ⊙ g_z: hidden weights get no gradient."""
-        if self.parameter.grad is not None:
-            self._zero(self.parameter.grad)
+        gradient = self.gradient
+        if gradient is not None:
+            self._zero(gradient)
 
     def full_values(self) -> Tensor:
         """θ: the weights, with the hidden ones as they were when they left."""
-        data = self.parameter.data
+        data = self.data
         if self.held is None:
             return data
         hidden = torch.zeros((), dtype=torch.bool, device=data.device)
@@ -157,7 +182,7 @@ class MaskedParameter:
         others = [other for other in self.masked_axes if other.dim != dim and len(other.hidden)]
         # Shown positions read the live weights. For hidden ones m = 0, so that only the direct term is left, with
         # the weights they left with.
-        total = torch.add(self.parameter.data, gradient, alpha=-inverse_gamma).mul_(gradient)
+        total = torch.add(self.data, gradient, alpha=-inverse_gamma).mul_(gradient)
         for other in others:
             total.mul_(other.keep)
         sums = sum_except(total, dim)
@@ -182,11 +207,11 @@ class UnseenMaskParameter(MaskedParameter):
         for axis in self.axes.values():
             axis.take(keep_units)
         self.held = weights
-        self.parameter.data.copy_(weights)
-        self._zero(self.parameter.data)
+        self.data.copy_(weights)
+        self._zero(self.data)
 
     def reapply(self) -> None:
-        data = self.parameter.data
+        data = self.data
         for axis in self.carried_axes:
             if self.held is not None:
                 data.copy_(torch.where(axis.keep, data, self.held))
@@ -210,4 +235,4 @@ def sum_except(tensor: Tensor, dim: int) -> Tensor:
     this four times faster on a convolution's weights than one sum over all the others."""
     if dim != 0 and tensor.dim() > 1:
         return sum_except(tensor.sum(0), dim - 1)
-    return tensor.reshape(tensor.shape[0], -1).sum(1)
+    return tensor.flatten(1).sum(1) if tensor.dim() > 1 else tensor
