@@ -22,6 +22,7 @@ from .discovery import discover
 from .groups import Groups
 from .multipliers import MultiplierConfig
 from .outputs import Outputs, Task
+from .precision import widened, without_autocast
 from .probabilities import ENOUGH, could_be_probabilities
 from .tracker import ConstraintTracker
 
@@ -151,11 +152,12 @@ class Lagrangian:
         """The Lagrangian of a batch, a scalar.
 
         Args:
-            logits: ``(N,)``, ``(N, 1)``, ``(N, C)``, or ``(N, L)`` of labels.
+            logits: ``(N,)``, ``(N, 1)``, ``(N, C)``, or ``(N, L)`` of labels; of reduced precision, they become float32.
             targets: ``(N,)`` class ids, or ``(N, L)``.
             sensitive: Group ids; may be ``None`` only when there is no constraint.
             count: Whether the batch enters the running counts of the constraints (as training batches do).
         """
+        logits = widened(logits)
         if not self.constraints:
             if self.task_loss is cross_entropy:
                 # Says more about an unusable batch than the loss would.
@@ -219,8 +221,9 @@ class Lagrangian:
         if count:
             self._before_last = [] if first else [tracker.counts.now() for tracker in self.trackers]
         try:
-            for tracker, ids in zip(self.trackers, batch.ids, strict=True):
-                total = total + tracker.penalty(batch.outputs, ids, count=count, batch=size, good=good)
+            with without_autocast(total.device):
+                for tracker, ids in zip(self.trackers, batch.ids, strict=True):
+                    total = total + tracker.penalty(batch.outputs, ids, count=count, batch=size, good=good)
         except Exception:
             self.batches += int(count)
             self.uncount_last()

@@ -43,8 +43,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
             ``remove``: as in :class:`~.session.Session`.
 
     Raises:
-        ConfigError: For a pruner with several rounds of removal; at the start of training for one of another module, or
-            for float16 with a gradient scaler.
+        ConfigError: For a pruner with several rounds of removal; at the start of training for one of another module.
     """
 
     def __init__(self, pruner: Any, *, log: bool = True, **session: Any) -> None:
@@ -52,6 +51,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
         self.session = session_of(self, pruner, session)
         self.log = log
         self.removed = False
+        self._left_out = False
         self._undo: Callable[[], None] | None = None
 
     # ---- Lightning's hooks ---------------------------------------------------------------------------------
@@ -64,11 +64,6 @@ class BiFPCallback(Callback):  # type: ignore[misc]
             raise ConfigError(
                 "the pruner was built for another model: pass the LightningModule that is trained, or a network inside "
                 "of it, to BiFPPruner(model, …)"
-            )
-        if getattr(trainer.precision_plugin, "scaler", None) is not None:
-            raise ConfigError(
-                "precision='16-mixed' scales gradients and leaves steps out, which the mask steps cannot follow: use "
-                "precision='bf16-mixed' or 32-bit"
             )
         self._replace_training_step(pl_module)
 
@@ -83,10 +78,13 @@ class BiFPCallback(Callback):  # type: ignore[misc]
         own = {id(parameter) for parameter in self.session.pruner.model.parameters()}
         if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
             return
-        if pl_module.automatic_optimization and not self.session.has_loss:  # training_step returned None
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        # training_step returned None: for every batch, or (under a scaler Lightning then makes no update) for the last.
+        nothing = not self.session.has_loss or (scaler is not None and self._left_out)
+        if pl_module.automatic_optimization and nothing:
             self.session.pass_over()
         else:
-            self.session.before_update()
+            self.session.before_update(scaler, optimizer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         stepped = self.session.stepped
@@ -141,6 +139,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
             self._undo = None
 
     def _with_penalty(self, output: Any) -> Any:
+        self._left_out = output is None
         if output is None:  # Lightning's way of leaving a batch out
             return None
         if isinstance(output, Mapping) and "logits" in output:

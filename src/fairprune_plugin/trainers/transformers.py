@@ -132,7 +132,9 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
                 f"{type(self._trainer).__name__}.compute_loss did not call compute_loss_func, so the constraint is not in "
                 "the loss: let it call self.compute_loss_func(outputs, labels, num_items_in_batch=…)"
             )
-        self.session.before_update()
+        # With fp16: the scaler's own optimizer is the one inside of accelerate's wrapper.
+        optimizer = self._trainer.optimizer
+        self.session.before_update(self._trainer.accelerator.scaler, getattr(optimizer, "optimizer", optimizer))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         scalars = self.session.after_update()
@@ -215,7 +217,6 @@ def _check_trainer(trainer: Any, model: Any) -> None:
         "auto_find_batch_size=True: it starts over with a model that is pruned in part; set the batch size": (
             args.auto_find_batch_size
         ),
-        "fp16=True: a scaler leaves steps out, which the mask steps cannot follow; use bf16=True": args.fp16,
         "several GPUs in one process (DataParallel): start it with torchrun": args.n_gpu > 1,
         "FSDP or DeepSpeed: their parameters are shards": trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled,
         "label_smoothing_factor: the pruner's loss takes its place; pass "
