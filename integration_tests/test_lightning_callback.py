@@ -24,6 +24,7 @@ from fairprune_plugin.trainers.lightning import BiFPCallback
 from trainer_data import (
     EPOCHS,
     MICRO_BATCHES,
+    Exchanging,
     assert_same,
     assert_steps_were_left_out,
     batches,
@@ -439,6 +440,16 @@ def test_arguments_that_there_are_not() -> None:
 def test_another_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="built for another model"):
         train(Classifier(), BiFPCallback(pruner_of(network())))
+
+
+def test_an_optimizer_that_exchanges_weights_is_refused() -> None:
+    class Other(Classifier):
+        def configure_optimizers(self) -> Any:
+            return Exchanging(self.parameters(), lr=0.1)
+
+    module = Other()
+    with pytest.raises(ConfigError, match=r"Exchanging exchanges the weights .* use pruner\.fit"):
+        train(module, BiFPCallback(pruner_of(module.net)))
 
 
 def test_several_rounds_are_refused() -> None:

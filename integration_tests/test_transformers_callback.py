@@ -31,6 +31,7 @@ from trainer_data import (
     BATCH,
     EPOCHS,
     MICRO_BATCHES,
+    Exchanging,
     assert_same,
     assert_steps_were_left_out,
     batches,
@@ -317,6 +318,15 @@ def test_settings_that_cannot_work(options: dict[str, Any], message: str, tmp_pa
     trainer = trainer_of(model, arguments(tmp_path, **options), eval_dataset=rows(16))
     with pytest.raises(ConfigError, match=message):
         BiFPCallback(pruner_for(model)).attach(trainer)
+
+
+def test_an_optimizer_that_exchanges_weights_is_refused(tmp_path: Path) -> None:
+    model = Net()
+    trainer = trainer_of(model, arguments(tmp_path))
+    trainer.optimizer = Exchanging(model.parameters(), lr=0.1)
+    BiFPCallback(pruner_for(model)).attach(trainer)
+    with pytest.raises(ConfigError, match=r"Exchanging exchanges the weights .* use pruner\.fit"):
+        trainer.train()
 
 
 def test_a_callback_that_was_not_attached(tmp_path: Path) -> None:

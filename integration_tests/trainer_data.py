@@ -71,6 +71,14 @@ def own_loop(
     return model, pruner
 
 
+class Exchanging(torch.optim.SGD):
+    """As schedule-free optimizers are."""
+
+    def train(self) -> None: ...
+
+    def eval(self) -> None: ...
+
+
 def large_scale() -> torch.amp.GradScaler:
     """Its first steps overflow in float16, and are left out."""
     return torch.amp.GradScaler("cpu", init_scale=TOO_LARGE)

@@ -36,6 +36,19 @@ def check_schedule_free(optimizer: Optimizer) -> None:
         )
 
 
+def refuse_schedule_free(optimizer: Optimizer) -> None:
+    """For a loop of somebody else's.
+
+    Raises:
+        ConfigError: Nobody knows when it exchanges the weights.
+    """
+    if is_schedule_free(optimizer):
+        raise ConfigError(
+            f"{type(optimizer).__name__} exchanges the weights by train() and eval(), at which hidden ones come back: "
+            "inside of a trainer nobody hides them again; use pruner.fit(…), or another optimizer"
+        )
+
+
 def to_training_point(optimizer: Optimizer, weights: MaskedWeights) -> None:
     """Before the first step; hidden weights stay zero. Nothing for other optimizers, or if it is there."""
     if is_schedule_free(optimizer) and not _training(optimizer):

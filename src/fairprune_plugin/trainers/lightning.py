@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..engine.schedule_free import refuse_schedule_free
 from ..errors import ConfigError, DataError, MissingHostError, TrainingStateError
 from .session import session_of
 
@@ -71,6 +72,8 @@ class BiFPCallback(Callback):  # type: ignore[misc]
         steps = trainer.estimated_stepping_batches
         if trainer.fast_dev_run and steps == 1:
             raise ConfigError("fast_dev_run takes a single step, the mask needs at least two: fast_dev_run=2 or more")
+        for optimizer in trainer.optimizers:
+            refuse_schedule_free(optimizer)
         self.session.begin(steps if isinstance(steps, int) else None, trainer.global_step)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
