@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import NonFiniteError, PeerError, TrainingStateError
 from ..fairness.lagrangian import Lagrangian
+from ..fairness.precision import without_autocast
 from ..masks.masked_weights import MaskedWeights
 from ..masks.norms import MaskedNorms
 from ..masks.saliency import mask_gradient
@@ -173,6 +174,10 @@ class BiLevelEngine:
         Raises:
             TrainingStateError: Without a loss and its ``backward()`` since the last call.
         """
+        with without_autocast(self.weights.keep.device):  # a trainer's own step may be under it
+            return self._use_gradients(overflow_skips)
+
+    def _use_gradients(self, overflow_skips: bool) -> bool:
         if not self._awaiting_backward:
             raise TrainingStateError(
                 "regularize() needs fresh gradients: call loss = pruner.loss(model(x), y, s), then "
