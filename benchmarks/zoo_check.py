@@ -25,7 +25,7 @@ from fairprune_plugin.torch_pruning.selfcheck import randomise_norms
 from fairprune_plugin.torch_pruning.tracing import undisturbed
 
 PRUNED, REFUSED, FAILED = "pruned", "refused", "failed"
-MASK_STEP_AT_ONCE = BiLevelConfig(warmup=0.0, ramp_end=1.0)  # two steps: the weights', then the mask's
+MASK_AT_ONCE = BiLevelConfig(warmup=0.0, ramp_end=1.0)  # both of two steps move weights and mask
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _examined(architecture: Architecture, finding: Finding, onnx: bool, export: 
             ignored_layers=architecture.ignored(model),
             constraint=AccuracyParity(tolerance=0.05, groups=2),
             total_steps=2,
-            bilevel=MASK_STEP_AT_ONCE,
+            bilevel=MASK_AT_ONCE,
             output_transform=logits_of,
             **architecture.options(model),
         )

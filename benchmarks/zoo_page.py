@@ -9,7 +9,7 @@ HEAD = """# Model zoo
 
 Made by `python model_zoo.py --onnx small --out ../docs/model_zoo.md`, in `benchmarks/`: every model with random weights and
 random norm statistics, four samples, CPU. Each is given to `BiFPPruner` with half of the channels (FFN widths, heads) to be
-removed, trained for two steps under accuracy parity (a weight step and a mask step), and its channels are removed.
+removed, trained for two steps under accuracy parity (each moves weights and mask), and its channels are removed.
 
 - *masked ≠ pruned*: largest difference of the outputs before and after the removal, relative to the largest output.
   *moved*: the same between hiding nothing and the mask; next to a zero here, the first number would say nothing.

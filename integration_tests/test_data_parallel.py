@@ -6,70 +6,24 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 import torch.distributed as dist
-from torch import Tensor
 
-import fairprune_plugin
 from ranks.fits import FITS
 from ranks.loops import BAD, LOOPS
-from ranks.play import scenarios
+from ranks.scenarios import data_parallel
+from ranks.told import Ranks, assert_close, environment, equal, play_all
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork") or not (dist.is_available() and dist.is_gloo_available()),
     reason="forks ranks that use gloo",
 )
-Ranks = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ranks]:
-    """What every rank of every scenario told."""
-    folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "ranks.play", str(folder)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900, check=False)
-    out: dict[str, Ranks] = {}
-    for name, (world, _) in scenarios(folder).items():
-        files = [folder / f"{name}-{rank}.pt" for rank in range(world)]
-        assert all(file.exists() for file in files), f"{name} failed:\n{done.stderr[-4000:]}"
-        out[name] = [torch.load(file, weights_only=True) for file in files]
-    return out
-
-
-def equal(a: Any, b: Any) -> bool:
-    """To the last bit."""
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(equal(one, other) for one, other in zip(a, b, strict=True))
-    return bool(a == b)
-
-
-def assert_close(a: dict[str, Any], b: dict[str, Any]) -> None:
-    """Masks are equal; weights and multipliers up to the order of sums in float32."""
-    assert equal(a["keep"], b["keep"])
-    for name, weight in a["weights"].items():
-        torch.testing.assert_close(weight, b["weights"][name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-    for one, other in zip(a["multipliers"], b["multipliers"], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-    for one, other in zip(a["counts"], b["counts"], strict=True):
-        for name, counted in one.items():
-            torch.testing.assert_close(counted, other[name], rtol=1e-9, atol=1e-9)
-
-
-def environment() -> dict[str, str]:
-    source = Path(fairprune_plugin.__file__).parents[1]
-    return {
-        **os.environ,
-        "PYTHONPATH": f"{source}{os.pathsep}{Path(__file__).parent}",
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
-    }
+    return play_all(data_parallel, tmp_path_factory.mktemp("ranks"))
 
 
 # ---- a loop of the user's own ------------------------------------------------------------------------------
@@ -150,12 +104,6 @@ def test_bad_data_of_one_rank_stops_all(mistake: str, said: str, played: dict[st
     first, second = played["mistakes"]
     assert second[mistake].startswith(said)
     assert first[mistake].startswith(f"PeerError: 1 of 2 processes failed, so this one stops too: rank 1: {said}")
-
-
-def test_sharded_parameters_are_refused(played: dict[str, Ranks]) -> None:
-    for rank in played["sharded"]:
-        assert rank["before"].startswith("UnsupportedModelError: fc1.weight is sharded over ranks (a DTensor")
-        assert rank["after"].startswith("UnsupportedModelError: the model is sharded over ranks (a FSDPNet")
 
 
 # ---- after the run -----------------------------------------------------------------------------------------

@@ -21,7 +21,18 @@ import lightning.pytorch as pl
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner
 from fairprune_plugin.trainers.lightning import BiFPCallback
-from trainer_data import EPOCHS, MICRO_BATCHES, assert_same, batches, network, own_loop, pruner_of
+from trainer_data import (
+    EPOCHS,
+    MICRO_BATCHES,
+    Exchanging,
+    assert_same,
+    assert_steps_were_left_out,
+    batches,
+    large_scale,
+    network,
+    own_loop,
+    pruner_of,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers:Warning"),
@@ -40,7 +51,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         x, y, s = batch
-        logits = self.net(x)
+        logits = self.net(x).float()
         return {"loss": F.cross_entropy(logits, y), "logits": logits, "targets": y, "sensitive": s}
 
     def configure_optimizers(self) -> Any:
@@ -86,6 +97,25 @@ def test_it_is_the_loop_of_ones_own(accumulate: int, clipping: bool) -> None:
     assert "training_step" not in vars(module)
 
 
+def float16(scaler: torch.amp.GradScaler) -> Any:
+    """What ``precision="16-mixed"`` means on a GPU; on a CPU Lightning turns that into bfloat16."""
+    return pl.plugins.precision.MixedPrecision("16-mixed", "cpu", scaler)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("clipping", [False, True])
+def test_float16_is_the_loop_of_ones_own_with_a_scaler(accumulate: int, clipping: bool) -> None:
+    module = Classifier()
+    callback = BiFPCallback(pruner_of(module.net))
+    limits = {"gradient_clip_val": 0.05} if clipping else {}
+    scaler, own_scaler = large_scale(), large_scale()
+    train(module, callback, accumulate_grad_batches=accumulate, plugins=[float16(scaler)], **limits)
+    expected = own_loop(nothing, clip if clipping else nothing, accumulate=accumulate, scaler=own_scaler)
+    assert_steps_were_left_out(own_scaler)
+    assert scaler.get_scale() == own_scaler.get_scale()
+    assert_same(module.net, callback.session.pruner, removed(expected))
+
+
 class CallsThePruner(Classifier):
     """Its loss is the pruner's already; Lightning need not know of a batch index."""
 
@@ -124,6 +154,18 @@ def test_manual_optimization() -> None:
     module.pruner = pruner_of(module.net)
     train(module, BiFPCallback(module.pruner))
     assert_same(module.net, module.pruner, removed(own_loop(nothing, nothing)))
+
+
+def test_manual_optimization_in_float16() -> None:
+    """Lightning has the backward pass under autocast then, so that digits differ from those of a loop of one's own."""
+    module, scaler = Manual(), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    module.pruner = pruner_of(module.net)
+    train(module, BiFPCallback(module.pruner), plugins=[float16(scaler)])
+    expected, scores = own_loop(nothing, nothing)[0], module.pruner.engine.scores
+    assert module.net.fc1.out_features == 8
+    assert scaler.get_scale() == 2.0**10
+    assert scores.updates == 5
+    torch.testing.assert_close(module.net.head.bias, expected.head.bias, rtol=0, atol=0.02)
 
 
 class WeightedLoss(Classifier):
@@ -180,6 +222,18 @@ def test_one_of_two_accumulated_batches_is_left_out() -> None:
     callback = BiFPCallback(pruner_of(module.net))
     train(module, callback, accumulate_grad_batches=2)
     assert callback.session.pruner.engine.passes == EPOCHS * MICRO_BATCHES // 2
+    assert module.net.fc1.out_features == 8
+
+
+@NOTHING_RETURNED
+def test_the_last_of_two_accumulated_batches_is_left_out_under_a_scaler() -> None:
+    """Lightning makes no update then, and the scaler must be ready for the next one."""
+    module = LeavesOut({1, 4})
+    callback = BiFPCallback(pruner_of(module.net))
+    train(module, callback, accumulate_grad_batches=2, plugins=[float16(torch.amp.GradScaler("cpu", 1024.0))])
+    engine = callback.session.pruner.engine
+    assert engine.step_index == EPOCHS * MICRO_BATCHES // 2
+    assert engine.passes == EPOCHS * (MICRO_BATCHES // 2 - 1)
     assert module.net.fc1.out_features == 8
 
 
@@ -388,13 +442,16 @@ def test_another_model_is_refused() -> None:
         train(Classifier(), BiFPCallback(pruner_of(network())))
 
 
+def test_an_optimizer_that_exchanges_weights_is_refused() -> None:
+    class Other(Classifier):
+        def configure_optimizers(self) -> Any:
+            return Exchanging(self.parameters(), lr=0.1)
+
+    module = Other()
+    with pytest.raises(ConfigError, match=r"Exchanging exchanges the weights .* use pruner\.fit"):
+        train(module, BiFPCallback(pruner_of(module.net)))
+
+
 def test_several_rounds_are_refused() -> None:
     with pytest.raises(ConfigError, match="one round of removal inside a trainer, got iterative_steps=2"):
         BiFPCallback(pruner_of(network(), iterative_steps=2))
-
-
-def test_a_scaler_is_refused() -> None:
-    module = Classifier()
-    precision = pl.plugins.precision.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
-    with pytest.raises(ConfigError, match="bf16-mixed"):
-        train(module, BiFPCallback(pruner_of(module.net)), plugins=[precision])

@@ -27,7 +27,19 @@ from fairprune_plugin import EqualOpportunity
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner, load_pruned, save_pruned
 from fairprune_plugin.trainers.transformers import BiFPCallback
-from trainer_data import BATCH, EPOCHS, MICRO_BATCHES, assert_same, batches, network, own_loop, samples
+from trainer_data import (
+    BATCH,
+    EPOCHS,
+    MICRO_BATCHES,
+    Exchanging,
+    assert_same,
+    assert_steps_were_left_out,
+    batches,
+    large_scale,
+    network,
+    own_loop,
+    samples,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*no accelerator:UserWarning")
 
@@ -113,6 +125,31 @@ def test_it_is_the_loop_of_ones_own(accumulate: int, clipping: bool, tmp_path: P
     assert callback.removed
     assert model.net.fc1.out_features == 8
     assert_same(model.net, callback.session.pruner, expected)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("clipping", [False, True])
+def test_float16_is_the_loop_of_ones_own_with_a_scaler(
+    accumulate: int, clipping: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, own_scaler = Net(), large_scale()
+    args = arguments(tmp_path, gradient_accumulation_steps=accumulate, max_grad_norm=0.05 if clipping else 0.0)
+    trainer = trainer_of(model, args)
+    scaler = in_float16(trainer, monkeypatch)
+    callback = BiFPCallback(pruner_for(model)).attach(trainer)
+    trainer.train()
+    expected = own_loop(clip if clipping else nothing, nothing, accumulate=accumulate, scaler=own_scaler)
+    assert_steps_were_left_out(own_scaler)
+    assert scaler.get_scale() == own_scaler.get_scale()
+    assert_same(model.net, callback.session.pruner, removed(expected))
+
+
+def in_float16(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> torch.amp.GradScaler:
+    """What accelerate sets up for ``fp16=True`` on a GPU; on a CPU it trains in float32 instead."""
+    scaler = large_scale()
+    trainer.accelerator.native_amp, trainer.accelerator.scaler = True, scaler
+    monkeypatch.setitem(vars(trainer.accelerator.state), "_mixed_precision", "fp16")  # shared by all accelerators
+    return scaler
 
 
 def test_evaluation_needs_no_sensitive_attribute_and_takes_the_smaller_model(tmp_path: Path) -> None:
@@ -283,12 +320,13 @@ def test_settings_that_cannot_work(options: dict[str, Any], message: str, tmp_pa
         BiFPCallback(pruner_for(model)).attach(trainer)
 
 
-def test_half_precision_with_a_scaler_is_refused(tmp_path: Path) -> None:
+def test_an_optimizer_that_exchanges_weights_is_refused(tmp_path: Path) -> None:
     model = Net()
     trainer = trainer_of(model, arguments(tmp_path))
-    trainer.args.fp16 = True  # which TrainingArguments itself refuses without a GPU
-    with pytest.raises(ConfigError, match="use bf16=True"):
-        BiFPCallback(pruner_for(model)).attach(trainer)
+    trainer.optimizer = Exchanging(model.parameters(), lr=0.1)
+    BiFPCallback(pruner_for(model)).attach(trainer)
+    with pytest.raises(ConfigError, match=r"Exchanging exchanges the weights .* use pruner\.fit"):
+        trainer.train()
 
 
 def test_a_callback_that_was_not_attached(tmp_path: Path) -> None:

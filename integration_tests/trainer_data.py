@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from fairprune_plugin import EqualOpportunity
 from fairprune_plugin.torch_pruning import BiFPPruner
 
 EPOCHS, MICRO_BATCHES, BATCH = 3, 8, 16
+TOO_LARGE = 2.0**20
 
 
 def samples(count: int = MICRO_BATCHES * BATCH, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -46,21 +48,46 @@ def own_loop(
     after_regularize: Callable[[nn.Module], Any],
     *,
     accumulate: int = 1,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> tuple[SmallMLP, BiFPPruner]:
-    """What the trainers' users would write without a trainer, up to the removal of channels."""
+    """What the trainers' users would write without a trainer, up to the removal of channels; with a scaler in float16."""
     model = network()
+    scaler = torch.amp.GradScaler("cpu", enabled=False) if scaler is None else scaler
     pruner = pruner_of(model, total_steps=EPOCHS * MICRO_BATCHES // accumulate)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model.train()
     for number, (x, y, s) in enumerate(batches() * EPOCHS):
-        (pruner.loss(model(x), y, s) / accumulate).backward()
+        with torch.autocast("cpu", torch.float16, enabled=scaler.is_enabled()):
+            logits = model(x).float()
+        scaler.scale(pruner.loss(logits, y, s) / accumulate).backward()
         if (number + 1) % accumulate == 0:
+            scaler.unscale_(optimizer)
             before_regularize(model)
-            pruner.regularize(model)
+            pruner.regularize(model, scaler=scaler, optimizer=optimizer)
             after_regularize(model)
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             optimizer.zero_grad()
     return model, pruner
+
+
+class Exchanging(torch.optim.SGD):
+    """As schedule-free optimizers are."""
+
+    def train(self) -> None: ...
+
+    def eval(self) -> None: ...
+
+
+def large_scale() -> torch.amp.GradScaler:
+    """Its first steps overflow in float16, and are left out."""
+    return torch.amp.GradScaler("cpu", init_scale=TOO_LARGE)
+
+
+def assert_steps_were_left_out(scaler: torch.amp.GradScaler) -> None:
+    """Some, not all: it halves the scale at each."""
+    left_out = math.log2(TOO_LARGE / scaler.get_scale())
+    assert 1 <= left_out <= 4, left_out
 
 
 def assert_same(model: nn.Module, pruner: BiFPPruner, expected: tuple[nn.Module, BiFPPruner]) -> None:

@@ -55,7 +55,7 @@ ARCHITECTURES = (
     _cv("resnext", "resnext14_16x4d"),
     _cv("cbamresnet", "cbam_resnet18", refused="it cannot follow how the channels"),
     _cv("bamresnet", "bam_resnet18"),
-    _cv("ibnresnet", "ibn_resnet50"),
+    _cv("ibnresnet", "ibn_resnet50", refused="masked channel is not the same as a pruned one"),
     _cv("mobilenet", "mobilenet_wd4"),
     _cv("mobilenetv2", "mobilenetv2_wd4", small=True),
     _cv("mobilenetv3", "mobilenetv3_small_w7d20"),

@@ -61,7 +61,7 @@ ARCHITECTURES = (
     _language("HF Qwen2 (GQA)", "Qwen2", num_key_value_heads=2, **_DECODER),
     _language("HF Gemma (one KV head)", "Gemma", num_key_value_heads=1, head_dim=8, **_DECODER),
     _language("HF Phi", "Phi", **_DECODER),
-    _language("HF GPT-NeoX", "GPTNeoX", refused="cannot build a dependency graph", **_DECODER),
+    _language("HF GPT-NeoX", "GPTNeoX", **_DECODER),
     _language(
         "HF OPT",
         "OPT",

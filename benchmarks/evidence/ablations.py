@@ -45,7 +45,8 @@ their own, which cost a pass and leave the weights alone, so that the constraint
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    commands = parser(__doc__, "ablations", settings=("smiling", "wavy"), methods=tuple(ABLATIONS))
+    known = {**METHODS, **ABLATIONS}
+    commands = parser(__doc__, "ablations", settings=("smiling", "wavy"), methods=tuple(ABLATIONS), known=known)
     commands.add_argument("--ratio", type=float, default=0.9)
     args = commands.parse_args(argv)
     jobs = [
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for setting in chosen(args)
         for method in args.methods
     ]
-    rows = collect(args, jobs, {**METHODS, **ABLATIONS})
+    rows = collect(args, jobs, known)
     if args.page is not None:
         write(args.page, rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,13 +14,21 @@ from .problems import SETTINGS, Setting
 from .tuning import Budget
 
 RATES = Path(__file__).parent / "learning_rates.json"
+WEIGHT_RATES = Path(__file__).parent / "learning_rates_weights.json"  # of the methods on single weights
 RECORDS = Path(__file__).parent / "records"  # numbers only: no image, no row of anybody's data
 DEFAULT_RATE = {"resnet10": 0.05, "mobilenetv2": 0.05, "vit": 1e-3, "mlp": 0.02}
 # Short on purpose: with enough of them, random channels come close to any others and nothing can be told apart.
 PASSES = {"resnet10": 60, "mobilenetv2": 60, "vit": 60, "mlp": 60}
 
 
-def parser(doc: str, figure: str, *, settings: Sequence[str], methods: Sequence[str]) -> argparse.ArgumentParser:
+def parser(
+    doc: str,
+    figure: str,
+    *,
+    settings: Sequence[str],
+    methods: Sequence[str],
+    known: Iterable[str] = METHODS,
+) -> argparse.ArgumentParser:
     """The common arguments.
 
     Args:
@@ -28,12 +36,15 @@ def parser(doc: str, figure: str, *, settings: Sequence[str], methods: Sequence[
         figure: Name of the raw file and of the page.
         settings: Default settings.
         methods: Default methods.
+        known: All methods there are.
     """
     out = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     out.add_argument("--faces", type=Path, help="folder that holds celeba/, fairface/ or lfw/")
     out.add_argument("--settings", nargs="+", choices=tuple(SETTINGS), default=list(settings))
     out.add_argument("--network", nargs=2, metavar=("NAME", "WIDTH"), help="another network for all settings")
-    out.add_argument("--methods", nargs="+", default=list(methods), help=f"of {', '.join(METHODS)}")
+    names = tuple(known)
+    named = f"of {', '.join(names)}"
+    out.add_argument("--methods", nargs="+", choices=names, metavar="METHOD", default=list(methods), help=named)
     out.add_argument("--seeds", nargs="+", type=int, default=[10, 11, 12, 13, 14])
     out.add_argument("--passes", type=int, help="forward-backward passes after the dense training")
     out.add_argument("--raw", type=Path, default=RECORDS / f"{figure}.jsonl", help="records, appended to")
@@ -54,8 +65,14 @@ def chosen(args: argparse.Namespace) -> list[Setting]:
     return settings
 
 
-def budget(setting: Setting, method: str, ratio: float, passes: int | None) -> Budget:
+def budget(setting: Setting, method: str, ratio: float, passes: int | None, target: str = "params") -> Budget:
     """Budget of a run, with the learning rate that ``search`` found for this method, or the network's usual one."""
-    rates = json.loads(RATES.read_text()) if RATES.exists() else {}
+    path = rates_of(target)
+    rates = json.loads(path.read_text()) if path.exists() else {}
     rate = rates.get(setting.network, {}).get(method, DEFAULT_RATE[setting.network])
-    return Budget(ratio, passes or PASSES[setting.network], rate)
+    return Budget(ratio, passes or PASSES[setting.network], rate, target)
+
+
+def rates_of(target: str) -> Path:
+    """The file of learning rates for a budget's target."""
+    return WEIGHT_RATES if target == "weights" else RATES

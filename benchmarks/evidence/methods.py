@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,12 +20,13 @@ from fairprune_plugin.torch_pruning import BiFPPruner
 from .baselines import SCORES, ScoringContext, best_mask, remove_units
 from .baselines.equalised_loss import EqualisedLoss
 from .baselines.excess_gap import ExcessGapObjective
-from .baselines.lottery_ticket import lottery_ticket
-from .problems import Problem
+from .baselines.lottery_ticket import Ticket, lottery_ticket
+from .baselines.single_weights import SingleWeights
+from .moments import RECALIBRATION
+from .nni_masks import CALIBRATION, HostMasks, fpgm, gradual, taylor
+from .problems import Problem, Setting
 from .tuning import MOMENTS, Budget, batches, make_optimizer, tune
 
-RECALIBRATION = 50  # forward passes for batch norms, as in `fit`
-CALIBRATION = 8  # batches that a data-driven score looks at, each a pass
 DUAL_RATE = 0.5  # of CEAG's and the equalised loss's own multipliers, per step: better than 0.1 and 2 on seeds 0 to 2
 
 
@@ -149,26 +152,7 @@ def ticket(*, repair: bool = False) -> Method:
         search = budget.passes // 2 if repair else budget.passes
         model = copy.deepcopy(problem.dense)
         pruner = _pruner(problem, model, budget, None)
-        context = _context(problem, pruner, 0)
-
-        def train(steps: int, after_step: Callable[[], None]) -> None:
-            optimizer, schedule = make_optimizer(problem, model, steps, budget.lr)
-            model.train()
-            for x, y, _ in batches(problem, steps, order=problem.seed):
-                optimizer.zero_grad()
-                F.cross_entropy(model(x), y).backward()
-                optimizer.step()
-                schedule.step()
-                after_step()
-
-        found = lottery_ticket(
-            context,
-            project=pruner.budget.project,
-            ratio=budget.ratio,
-            rewind=copy.deepcopy(problem.dense.state_dict()),
-            train=train,
-            passes=search,
-        )
+        found = find_ticket(problem, _context(problem, pruner, 0), pruner.budget.project, budget, search)
         remove_units(pruner, found.keep)
         # Short trainings after a rewind end with running statistics of another network; `fit` measures them anew too.
         recalibrate_batch_norm(model, batches(problem, RECALIBRATION, order=problem.seed), batches=RECALIBRATION)
@@ -177,6 +161,77 @@ def ticket(*, repair: bool = False) -> Method:
         return Outcome(model, budget.passes, {"trainings": list(found.passes)})
 
     return method
+
+
+def find_ticket(
+    problem: Problem,
+    context: ScoringContext,
+    project: Callable[[Tensor, float], Tensor],
+    budget: Budget,
+    passes: int,
+) -> Ticket:
+    """Rounds of plain training, removal and rewinding to the dense weights; the context's model ends masked and trained.
+
+    Args:
+        problem: Data and dense model.
+        context: A copy of the dense model and its units.
+        project: ``(scores, progress) → keep``.
+        budget: Ratio and learning rate.
+        passes: Of all trainings together.
+    """
+
+    def train(steps: int, after_step: Callable[[], None]) -> None:
+        optimizer, schedule = make_optimizer(problem, context.model, steps, budget.lr)
+        context.model.train()
+        for x, y, _ in batches(problem, steps, order=problem.seed):
+            optimizer.zero_grad()
+            F.cross_entropy(context.model(x), y).backward()
+            optimizer.step()
+            schedule.step()
+            after_step()
+
+    rewind = copy.deepcopy(problem.dense.state_dict())
+    return lottery_ticket(context, project=project, ratio=budget.ratio, rewind=rewind, train=train, passes=passes)
+
+
+def by_nni(make_masks: HostMasks) -> Method:
+    """NNI's own structured pruner: its masks, made small by the package's ``speedup``; the remaining passes tune the
+    smaller model.
+
+    NNI has one ``sparse_ratio`` per layer: it is the same everywhere, :func:`nni_ratio`. Layers that share channels lose
+    them together (``configure_structured``).
+    """
+
+    def method(problem: Problem, budget: Budget) -> Outcome:
+        from fairprune_plugin.nni import configure_structured, speedup
+
+        model = copy.deepcopy(problem.dense)
+        ratio = nni_ratio(problem, budget)
+        layers = SingleWeights(model, ratio, problem.arguments(model).get("ignored_layers", ())).names
+        config = configure_structured(model, problem.example, [{"op_names": list(layers), "sparse_ratio": ratio}])
+        masks, spent = make_masks(problem, model, config, budget)
+        model = speedup(model, masks, problem.example)
+        passes = budget.passes - spent
+        return Outcome(tuned(problem, model, passes, budget.lr, None), budget.passes, {"sparse_ratio": round(ratio, 4)})
+
+    return method
+
+
+def nni_ratio(problem: Problem, budget: Budget) -> float:
+    """The ``sparse_ratio`` of every layer with which NNI comes nearest to the parameter budget.
+
+    NNI hides ``int(n · ratio)`` of the n channels of a layer: a ratio matters only where that number changes.
+    """
+    pruner = _pruner(problem, copy.deepcopy(problem.dense), Budget(0.5, 2, budget.lr, "channels"), None)
+    widths = [group.channels.num_units for group in pruner.host_groups]
+
+    def gone(ratio: float) -> float:
+        keep = torch.cat([torch.arange(width) >= int(width * ratio) for width in widths])
+        return 1 - pruner.budget.size(keep, "params") / pruner.dense_params
+
+    ratios = sorted({hidden / width + 1e-6 for width in widths for hidden in range(width)})
+    above = bisect_left(ratios, budget.ratio, key=gone)
+    return min(ratios[max(above - 1, 0) : above + 1], key=lambda ratio: abs(gone(ratio) - budget.ratio))
 
 
 def cut(problem: Problem, budget: Budget, score: str, *, source: nn.Module | None = None) -> tuple[nn.Module, int]:
@@ -231,16 +286,34 @@ def _pruner(
     )
 
 
-def tuned(problem: Problem, model: nn.Module, passes: int, lr: float, constraint: Constraint | None) -> nn.Module:
-    """``fit`` without a mask to learn: the multipliers, drivers and choice of a moment are the package's own."""
+def tuned(
+    problem: Problem,
+    model: nn.Module,
+    passes: int,
+    lr: float,
+    constraint: Constraint | None,
+    after_step: Callable[[], None] | None = None,
+) -> nn.Module:
+    """``fit`` without a mask to learn: the multipliers, drivers and choice of a moment are the package's own.
+
+    ``after_step`` is called after every optimizer step, as that of :func:`.tuning.tune`.
+    """
     pruner = _pruner(problem, model, Budget(0.0, passes, lr), constraint)
-    return _fit(problem, pruner, model, passes, lr).model
+    return _fit(problem, pruner, model, passes, lr, after_step=after_step).model
 
 
 def _fit(
-    problem: Problem, pruner: BiFPPruner, model: nn.Module, passes: int, lr: float, driver: str | None = None
+    problem: Problem,
+    pruner: BiFPPruner,
+    model: nn.Module,
+    passes: int,
+    lr: float,
+    driver: str | None = None,
+    after_step: Callable[[], None] | None = None,
 ) -> Any:
     optimizer, schedule = make_optimizer(problem, model, passes, lr)
+    if after_step is not None:
+        optimizer.register_step_post_hook(lambda *_: after_step())
     return pruner.fit(
         problem.training(problem.seed),
         optimizer,
@@ -252,7 +325,8 @@ def _fit(
     )
 
 
-def _excess_gap(problem: Problem) -> Any:
+def excess_gap(problem: Problem) -> Any:
+    """CEAG's loss, measured on the dense model."""
     return ExcessGapObjective.of_dense(
         problem.dense,
         problem.splits["train"],
@@ -262,14 +336,16 @@ def _excess_gap(problem: Problem) -> Any:
     )
 
 
-PLAIN = ("random", "magnitude", "magnitude uniform", "group_norm", "taylor", "fpgm", "lamp", "snip", "lottery ticket")
+ONE_SHOT = ("random", "magnitude", "magnitude uniform", "group_norm", "taylor", "fpgm", "lamp", "snip")
+NNI = {"nni fpgm": fpgm, "nni taylor": taylor, "nni agp (l1)": gradual("L1NormPruner")}
+PLAIN = (*ONE_SHOT, "lottery ticket", *NNI)  # know nothing of the constraint
 METHODS: dict[str, Method] = {
     "dense": dense,
-    **{name: one_shot(name) for name in PLAIN[:-1]},
+    **{name: one_shot(name) for name in ONE_SHOT},
     "lottery ticket": ticket(),
     "fairgrape": one_shot("fairgrape"),
     "fairprune": one_shot("fairprune"),
-    "ceag": with_objective(_excess_gap),
+    "ceag": with_objective(excess_gap),
     "equalised loss": with_objective(lambda problem: EqualisedLoss(problem.groups, dual_lr=DUAL_RATE)),
     "prune-then-fair": prune_then_fair("magnitude"),
     "fair-then-prune": fair_then_prune("magnitude"),
@@ -280,5 +356,11 @@ METHODS: dict[str, Method] = {
     "fairgrape + constraint": one_shot("fairgrape", constrained=True),
     "snip + constraint": one_shot("snip", constrained=True),
     "fairprune + constraint": one_shot("fairprune", constrained=True),
+    **{name: by_nni(make_masks) for name, make_masks in NNI.items()},
     "bifp": bifp(),
 }
+
+
+def applies(method: str, setting: Setting) -> bool:
+    """Whether there is such a run: NNI's masks of rows cannot hide heads, nor channels that a layer norm crosses."""
+    return method not in NNI or setting.network != "vit"

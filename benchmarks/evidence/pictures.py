@@ -28,8 +28,8 @@ STYLE = {
 OTHER = {"color": "#b8b8b8", "linewidth": 1.0, "marker": ".", "zorder": 1}
 
 
-def curves(path: Path, rows: Sequence[Row], setting: Setting) -> None:
-    """Test accuracy (left) and gap (right) against the share of parameters removed, means over seeds."""
+def curves(path: Path, rows: Sequence[Row], setting: Setting, removed: str = "parameters") -> None:
+    """Test accuracy (left) and gap (right) against the share of parameters (or others) removed, means over seeds."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     methods = by_method([row for row in rows if row["method"] != "dense"])
     for axis, field, label in zip(axes, ("accuracy", "gap"), ("test accuracy", "test gap"), strict=True):
@@ -44,7 +44,7 @@ def curves(path: Path, rows: Sequence[Row], setting: Setting) -> None:
             label_of = method if method in STYLE else None if labelled else "other baselines"
             labelled = labelled or method not in STYLE
             axis.plot([100 * r for r in ratios], means, label=label_of, **STYLE.get(method, OTHER))
-        axis.set_xlabel("parameters removed, %")
+        axis.set_xlabel(f"{removed} removed, %")
         axis.set_ylabel(label)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,7 @@
 """The same learning-rate search for every method, on seeds and a split that no result is reported for.
 
-    python -m evidence.search --faces FOLDER      # in benchmarks/; writes learning_rates.json
+    python -m evidence.search --faces FOLDER                # in benchmarks/; writes learning_rates.json
+    python -m evidence.search --faces FOLDER --weights      # single weights; writes learning_rates_weights.json
 
 For each method and rate one run per setting and seed; the rate is taken whose runs are best on *validation* by the rule
 that chooses moments: the mean accuracy, less the mean excess of the gap over the tolerance where the method knows the
@@ -13,11 +14,12 @@ import json
 import statistics
 from collections.abc import Sequence
 
-from .command import PASSES, RATES, chosen, parser
-from .methods import METHODS, PLAIN
+from .command import PASSES, chosen, parser, rates_of
+from .methods import METHODS, applies
 from .records import Job, Row, run_all
 from .tables import by_method, excesses, values
 from .tuning import Budget
+from .weight_methods import PLAIN, WEIGHT_METHODS
 
 CANDIDATES = {
     "resnet10": (0.02, 0.05, 0.1),
@@ -30,25 +32,33 @@ SEEDS = [100, 101, 102]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    methods = tuple(name for name in METHODS if name != "dense")
-    commands = parser(__doc__, "search", settings=("smiling",), methods=methods)
+    commands = parser(__doc__, "search", settings=("smiling",), methods=(), known={**METHODS, **WEIGHT_METHODS})
     commands.add_argument("--ratio", type=float, default=0.9)
+    commands.add_argument("--weights", action="store_true", help="the methods on single weights")
     commands.set_defaults(seeds=SEEDS)
     args = commands.parse_args(argv)
+    methods, target = (WEIGHT_METHODS, "weights") if args.weights else (METHODS, "params")
+    unknown = [name for name in args.methods if name not in methods]
+    if unknown:
+        commands.error(
+            f"{', '.join(unknown)}: {'with' if args.weights else 'without'} --weights there is no such method"
+        )
     jobs = [
-        Job(setting, method, Budget(args.ratio, args.passes or PASSES[setting.network], rate), seed)
+        Job(setting, method, Budget(args.ratio, args.passes or PASSES[setting.network], rate, target), seed)
         for seed in args.seeds
         for setting in chosen(args)
-        for method in args.methods
+        for method in args.methods or [name for name in methods if name != "dense"]
+        if args.weights or applies(method, setting)
         for rate in CANDIDATES[setting.network]
     ]
-    rows = run_all(jobs, METHODS, args.raw, faces=args.faces, dense_folder=args.dense)
-    found = json.loads(RATES.read_text()) if RATES.exists() else {}
+    rows = run_all(jobs, methods, args.raw, faces=args.faces, dense_folder=args.dense)
+    path = rates_of(target)
+    found = json.loads(path.read_text()) if path.exists() else {}
     for network in {row["setting"]["network"] for row in rows}:
         own = by_method([row for row in rows if row["setting"]["network"] == network])
-        found[network] = {method: best_rate(of_method) for method, of_method in own.items()}
-    RATES.write_text(json.dumps(found, indent=2) + "\n")
-    print(RATES.read_text())
+        found.setdefault(network, {}).update({method: best_rate(of_method) for method, of_method in own.items()})
+    path.write_text(json.dumps(found, indent=2) + "\n")
+    print(path.read_text())
 
 
 def best_rate(rows: Sequence[Row]) -> float:

@@ -8,15 +8,16 @@ forward-backward passes. Test rates are those of the moment that validation chos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .command import budget, chosen, parser
-from .methods import METHODS
+from .methods import METHODS, applies
 from .pictures import curves
 from .problems import Setting
 from .records import Job, Row, collect
-from .tables import comparison_table, standings
+from .tables import SIZE, comparison_table, standings
 
 RATIOS = (0.2, 0.5, 0.7, 0.9, 0.95)
 OWN = "bifp"
@@ -34,24 +35,43 @@ def main(argv: Sequence[str] | None = None) -> None:
         for setting in settings
         for ratio in args.ratios
         for method in args.methods
+        if applies(method, setting)
     ]
     rows = collect(args, jobs, METHODS)
     if args.page is not None:
         write(args.page, rows)
 
 
-def write(path: Path, rows: Sequence[Row]) -> None:
+@dataclass(frozen=True)
+class Page:
+    """What a page says around its tables.
+
+    Attributes:
+        title: Of the page.
+        introduction: Below it.
+        removed: What the ratio is a share of.
+        size: Columns of the size, as :func:`.tables.comparison_table` has them.
+    """
+
+    title: str
+    introduction: str
+    removed: str = "parameters"
+    size: Mapping[str, str] = field(default_factory=lambda: SIZE)
+
+
+def write(path: Path, rows: Sequence[Row], page: Page | None = None) -> None:
     """The page and its pictures, from records alone."""
-    parts = ["# Accuracy and gap against sparsity\n", INTRODUCTION, summary_table(rows) + "\n"]
+    page = page or Page("Accuracy and gap against sparsity", INTRODUCTION)
+    parts = [f"# {page.title}\n", page.introduction, summary_table(rows) + "\n"]
     for setting, own in by_setting(rows).items():
         parts.append(f"## {setting.title}\n")
         picture = path.with_suffix("") / f"{setting.data}-{setting.target}-{setting.network}.svg"
-        curves(picture, own, setting)
+        curves(picture, own, setting, page.removed)
         parts.append(f"![accuracy and gap against sparsity]({picture.relative_to(path.parent)})\n")
         for ratio in sorted({row["budget"]["ratio"] for row in own if row["method"] != "dense"}):
             at = [row for row in own if row["budget"]["ratio"] == ratio or row["method"] == "dense"]
-            parts.append(f"{ratio:.0%} of the parameters removed:\n")
-            parts.append(comparison_table(at, OWN) + "\n")
+            parts.append(f"{ratio:.0%} of the {page.removed} removed:\n")
+            parts.append(comparison_table(at, OWN, page.size) + "\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(parts))
 

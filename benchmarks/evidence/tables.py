@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,23 @@ def against(methods: dict[str, list[Row]], own: str, other: str) -> tuple[Compar
     return compare(values(ours, "accuracy"), values(theirs, "accuracy")), compare(excesses(ours), excesses(theirs))
 
 
-def comparison_table(rows: Sequence[Row], own: str) -> str:
-    """One line per method: test accuracy and gap, and the paired differences of ``own`` to it."""
+SIZE = {"parameters": "params", "MACs": "macs"}  # title and field of a record
+
+
+def comparison_table(rows: Sequence[Row], own: str, size: Mapping[str, str] = SIZE) -> str:
+    """One line per method: test accuracy and gap, the paired differences of ``own`` to it, and its size.
+
+    Args:
+        rows: Records.
+        own: The method that the others are compared with.
+        size: Columns of the size, title → field of a record; "–" where a record has none.
+    """
     methods = by_method(rows)
+    titles = " | ".join(size)
     lines = [
-        "| method | seeds | test accuracy | test gap | within | BiFP − it, accuracy | BiFP − it, excess | BiFP is "
-        "| parameters | MACs | passes | seconds |",
-        "|---|" + "---:|" * 11,
+        f"| method | seeds | test accuracy | test gap | within | BiFP − it, accuracy | BiFP − it, excess | BiFP is "
+        f"| {titles} | passes | seconds |",
+        "|---|" + "---:|" * (9 + len(size)),
     ]
     for method, found in methods.items():
         pair = against(methods, own, method)
@@ -71,7 +81,7 @@ def comparison_table(rows: Sequence[Row], own: str) -> str:
         lines.append(
             f"| {method}{note} | {len(found)} | {mean_interval(values(found, 'accuracy'))} "
             f"| {mean_interval(values(found, 'gap'))} | {sum(map(within, found))}/{len(found)} "
-            f"| {compared} | {_mean(found, 'params'):,.0f} | {_mean(found, 'macs'):,.0f} "
+            f"| {compared} | {' | '.join(_size(found, field) for field in size.values())} "
             f"| {_mean(found, 'passes'):.0f} | {_mean(found, 'seconds'):.1f} |"
         )
     return "\n".join(lines)
@@ -86,6 +96,10 @@ def standings(rows: Sequence[Row], own: str) -> dict[str, list[str]]:
         if pair is not None:
             out[standing(*pair)].append(method)
     return out
+
+
+def _size(rows: Sequence[Row], field: str) -> str:
+    return f"{_mean(rows, field):,.0f}" if all(field in row for row in rows) else "–"
 
 
 def _mean(rows: Sequence[Row], field: str) -> float:

@@ -29,8 +29,8 @@ class Budget:
         ratio: Share of the parameters that goes.
         passes: Forward-backward passes after the dense training, calibration included.
         lr: Peak learning rate of the cosine schedule.
-        target: ``"params"``: one budget over all layers; ``"channels"``: the same share of the channels everywhere.
-        granularity: ``"channel"``, or ``"unstructured"`` for single weights.
+        target: ``"params"``: one budget over all layers; ``"channels"``: the same share of the channels everywhere;
+            ``"weights"``: single weights, and the ratio is that of the prunable ones.
     """
 
     ratio: float
@@ -40,13 +40,17 @@ class Budget:
 
 
 def make_optimizer(problem: Problem, model: nn.Module, steps: int, lr: float) -> tuple[torch.optim.Optimizer, Any]:
-    """SGD with momentum (AdamW for a transformer) and one cosine over the steps."""
-    optimizer: torch.optim.Optimizer
-    if problem.setting.network == "vit":
-        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=problem.weight_decay)
-    else:
-        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=problem.weight_decay)
+    """The optimizer and one cosine over the steps."""
+    kind, options = optimizer_settings(problem, lr)
+    optimizer = kind(model.parameters(), **options)
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+
+def optimizer_settings(problem: Problem, lr: float) -> tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]:
+    """Class and arguments: SGD with momentum, or AdamW for a transformer."""
+    if problem.setting.network == "vit":
+        return torch.optim.AdamW, {"lr": lr, "weight_decay": problem.weight_decay}
+    return torch.optim.SGD, {"lr": lr, "momentum": 0.9, "weight_decay": problem.weight_decay}
 
 
 def batches(problem: Problem, count: int, *, order: int) -> Iterator[Any]:

@@ -68,6 +68,39 @@ add(
     lambda scene: scene.loss(lambda x, y, s: (torch.randn(16, 3), y, s)),
     prepare=trained(3),
 )
+
+
+def _one_hot(x: Tensor, y: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x, torch.nn.functional.one_hot(y, 2), s
+
+
+add(
+    "one-hot targets after class ids",
+    TrainingStateError,
+    "of one-hot rows: y.argmax(1)",
+    lambda scene: scene.loss(_one_hot),
+    prepare=trained(3),
+)
+add(
+    "one-hot targets from the first batch on",
+    FairPruneWarning,
+    "if these are one-hot classes, pass class ids, y.argmax(1)",
+    lambda scene: scene.loss(_one_hot),
+    left=Left("they are read as labels of a multi-label task", lambda scene, _: _labels(scene, 2)),
+)
+add(
+    "one-hot targets with CrossEntropyLoss as the task loss",
+    DataError,
+    "pass class ids, y.argmax(1), or use BCEWithLogitsLoss if they are labels",
+    lambda scene: scene.loss(_one_hot),
+    prepare=lambda scene: scene.build(task_loss=torch.nn.CrossEntropyLoss()),
+)
+
+
+def _labels(scene: Scene, count: int) -> None:
+    assert scene.pruner.lagrangian.trackers[0].task.num_labels == count
+
+
 add(
     "a task loss that gives one value per sample",
     ConfigError,

@@ -125,17 +125,3 @@ CASES: tuple[Callable[[int, int], None], ...] = (
 def mistakes(rank: int, world: int) -> dict[str, Any]:
     """All of them."""
     return {case.__name__: told(lambda case=case: case(rank, world)) for case in CASES}
-
-
-def sharded(rank: int, world: int) -> dict[str, Any]:
-    """FSDP2: refused, whether the pruner comes before or after."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh("cpu", (world,))
-    before, after = Net(), Net()
-    fully_shard(before, mesh=mesh)
-    pruner = pruner_of(after, None)
-    fully_shard(after, mesh=mesh)
-    x, y, _ = shard(global_batches(1)[0], rank, world)
-    return {"before": told(lambda: pruner_of(before, None)), "after": told(lambda: pruner.loss(after(x), y))}

@@ -184,3 +184,32 @@ def test_autocast_to_bfloat16() -> None:
     masked = model.eval()(x)
     pruner.step()
     torch.testing.assert_close(model(x), masked, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_constraint_is_computed_in_float32(dtype: torch.dtype) -> None:
+    """Its part of the loss, the mask's derivative and the multipliers, even if all of them are under autocast."""
+    model, pruner, optimizer = build()
+    twin, other, its_optimizer = build()
+    for x, y, s in batches_for(model, STEPS):
+        with torch.autocast("cpu", dtype):
+            logits = model(x)
+            assert logits.dtype == dtype
+            loss = pruner.loss(logits, y, s)
+        loss.backward()
+        with torch.autocast("cpu", dtype):
+            pruner.regularize(model)
+        with torch.autocast("cpu", dtype):
+            logits = twin(x).float()
+        expected = other.loss(logits, y, s)
+        expected.backward()
+        other.regularize(twin)
+        assert loss.dtype == torch.float32
+        assert torch.equal(loss, expected)
+        for one in (optimizer, its_optimizer):
+            one.step()
+            one.zero_grad()
+    assert other.engine.scores.updates > 0
+    assert float(other.lagrangian.trackers[0].multipliers.value.max()) > 0
+    assert torch.equal(pruner.engine.scores.value(), other.engine.scores.value())
+    assert torch.equal(pruner.lagrangian.trackers[0].multipliers.value, other.lagrangian.trackers[0].multipliers.value)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fairprune_plugin.engine.config import BiLevelConfig
-from fairprune_plugin.engine.scores import MaskScores
+from fairprune_plugin.engine.scores import PRIOR, PRIOR_OF_SINGLE_WEIGHTS, MaskScores
 
 INITIAL = torch.tensor([0.5, 0.1, 0.9, 0.3])
 
@@ -59,6 +59,22 @@ def test_neither_scale_matters_and_a_zero_does_not_take_the_other_with_it() -> N
     nothing = MaskScores(torch.zeros(4), BiLevelConfig())
     nothing.update(torch.zeros(4))
     assert torch.isfinite(nothing.value()).all()
+
+
+@pytest.mark.parametrize("single", [[True] * 4, [False] * 4, [True, False, False, True]])
+def test_single_weights_lean_more_on_the_prior(single: list[bool]) -> None:
+    subject = MaskScores(INITIAL, BiLevelConfig(), torch.tensor(single))
+    derivative = torch.tensor([0.3, -1.0, 2.0, 0.1])
+    subject.update(derivative)
+    prior = torch.tensor([PRIOR_OF_SINGLE_WEIGHTS if one else PRIOR for one in single])
+    # The first estimate of the second moment, its bias removed, is the square itself.
+    expected = derivative.square() ** (1 - prior) * INITIAL**prior
+    torch.testing.assert_close(subject.value(), expected)
+    subject.select(torch.tensor([3, 0]))
+    torch.testing.assert_close(subject.value(), expected[[3, 0]])
+    asked = MaskScores(INITIAL, BiLevelConfig(prior=0.25), torch.tensor(single))
+    asked.update(derivative)
+    torch.testing.assert_close(asked.value(), derivative.square() ** 0.75 * INITIAL**0.25)
 
 
 def test_gradient_rule_descends_in_units_of_the_rms() -> None:

@@ -95,7 +95,7 @@ def test_it_is_the_engines_own_training() -> None:
         return keep
 
     config_ = BiLevelConfig(weight_steps_per_mask_step=2, warmup=4 / 16, ramp_end=1.0)
-    scores = MaskScores(group_magnitude(weights), config_)
+    scores = MaskScores(group_magnitude(weights), config_, torch.ones(weights.num_units, dtype=torch.bool))
     engine = BiLevelEngine(model, weights, Lagrangian(constraint), project, config_, scores)
     engine.timetable = Timetable(config_, 16, ratio=0.5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
@@ -123,6 +123,14 @@ def test_with_a_graph_the_consumers_are_masked_and_hidden_channels_can_return() 
     fc = pruner.bound_model.get_parameter("6.weight")
     assert torch.equal((fc == 0).all(0), masks["3"]["weight"].reshape(16, -1)[:, 0] == 0)
     assert (pruner.engine.scores.value() > 0).all()  # rows behind a ReLU of zero would score nothing
+
+
+def test_single_weights_are_told_from_larger_units() -> None:
+    for granularity, single in (({"granularity": "unstructured"}, True), ({"granularity": [4, 4]}, False)):
+        pruner, _ = run(mlp(), {"target_names": ["weight"], **granularity})
+        assert torch.equal(pruner.units.single, torch.full((pruner.weights.num_units,), single))
+    pruner, _ = run(mlp(), dummy=X)
+    assert not pruner.units.single.any()
 
 
 def test_the_constraint_acts() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from torch import Tensor, nn
 
-from fairprune_plugin import BiLevelConfig
+from fairprune_plugin import BiLevelConfig, EqualOpportunity
 from fairprune_plugin.errors import ConfigError, FairPruneWarning
 from fairprune_plugin.nni import BiFPPruner
 from nni_toys import batches, config, evaluator, loop, mlp
@@ -38,6 +39,18 @@ def test_shares_of_the_run_place_the_schedule_by_default() -> None:
     pruner.compress(40, None)
     assert pruner.engine.timetable.ramp_begin == 4
     assert pruner.engine.timetable.ramp_end == 20
+
+
+@pytest.mark.parametrize(("length", "planned"), [((60, None), 60), ((None, 3), 400)])
+def test_multipliers_keep_pace_with_the_run_and_not_with_the_ramp(
+    length: tuple[int | None, int | None], planned: int
+) -> None:
+    model = mlp()
+    fair: dict[str, Any] = {"constraint": EqualOpportunity(0.02), "sensitive": lambda batch: batch[2]}
+    pruner = BiFPPruner(model, config(), evaluator(model), 2, 6, **fair)
+    pruner.compress(*length)
+    multipliers = pruner.lagrangian.trackers[0].multipliers
+    assert multipliers.lr * math.prod(multipliers.shape) == pytest.approx(80 / planned)
 
 
 def test_a_warmup_that_the_default_ramp_ignores_is_refused_before_training() -> None:

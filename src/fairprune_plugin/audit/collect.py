@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..engine.batches import Forward, missing_sensitive, read_batch
 from ..engine.evaluate import mode
 from ..errors import DataError, FairPruneWarning
+from ..fairness.one_hot import one_hot_notes
 from ..fairness.outputs import Outputs
 from .scores import as_logits
 
@@ -160,15 +161,10 @@ def constant(ids: Tensor) -> list[str]:
 
 
 def _one_hot(outputs: Outputs) -> list[str]:
-    """A target per class and exactly one of them set looks like class ids in another dress."""
-    if outputs.num_labels is None or not bool((outputs.targets.sum(dim=1) == 1).all()):
-        return []
-    note = (
-        f"every sample has exactly one of {outputs.num_labels} labels: read as a multi-label task; if these are one-hot "
-        "classes, pass class ids, y.argmax(1)"
-    )
-    warnings.warn(note, FairPruneWarning, stacklevel=5)
-    return [note]
+    notes = one_hot_notes(outputs)
+    for note in notes:
+        warnings.warn(note, FairPruneWarning, stacklevel=5)
+    return notes
 
 
 def on_cpu(sensitive: Any) -> Any:

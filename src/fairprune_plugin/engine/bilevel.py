@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from ..errors import NonFiniteError, PeerError, TrainingStateError
 from ..fairness.lagrangian import Lagrangian
+from ..fairness.precision import without_autocast
 from ..masks.masked_weights import MaskedWeights
 from ..masks.norms import MaskedNorms
 from ..masks.saliency import mask_gradient
 from .buffers import BufferGuard
 from .config import BiLevelConfig
-from .data_parallel import refuse_diverged
 from .loss_scaling import ForgottenScale
 from .scores import MaskScores
 from .timetable import Timetable
+from .trained_model import TrainedModel
 
 LOOKED_AT = 2**16  # entries of the first gradient in which something that is not finite is looked for
 
@@ -54,7 +55,7 @@ class BiLevelEngine:
         *,
         final_after_ramp: bool = True,
     ) -> None:
-        self.model = model
+        self.trained = TrainedModel(model, lagrangian.ranks)
         self.lagrangian = lagrangian
         self.config = config
         self.step_index = 0
@@ -67,6 +68,11 @@ class BiLevelEngine:
         self.final_after_ramp = final_after_ramp
         self._timetable: Timetable | None = None
         self.begin_phase(weights, project, scores)
+
+    @property
+    def model(self) -> nn.Module:
+        """The one that is trained."""
+        return self.trained.module
 
     @property
     def timetable(self) -> Timetable:
@@ -95,8 +101,21 @@ class BiLevelEngine:
         self.scores = scores
         self.phase_step = 0
         self._ranks_agree = False
-        self._parameters = tuple(self.model.parameters())  # to walk through all modules in every step takes its time
         self._guard.remember()
+
+    def train(self, trained: TrainedModel, weights: MaskedWeights) -> None:
+        """Goes on with a copy of the model, of the same weights under the same mask.
+
+        Args:
+            trained: The copy.
+            weights: The same groups of channels in it, with their mask.
+        """
+        self.norms.release()
+        self.trained, self.weights, self.norms = trained, weights, MaskedNorms(weights)
+        self.norms.refresh()
+        self.scores.to(weights.keep.device)
+        self._guard = BufferGuard(trained.module)
+        self._awaiting_backward = False
 
     def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None) -> Tensor:
         """The Lagrangian of a batch, to call ``backward()`` on; see :meth:`.Lagrangian.loss`.
@@ -162,28 +181,33 @@ class BiLevelEngine:
         Raises:
             TrainingStateError: Without a loss and its ``backward()`` since the last call.
         """
+        with without_autocast(self.weights.keep.device):  # a trainer's own step may be under it
+            return self._use_gradients(overflow_skips)
+
+    def _use_gradients(self, overflow_skips: bool) -> bool:
         if not self._awaiting_backward:
             raise TrainingStateError(
                 "regularize() needs fresh gradients: call loss = pruner.loss(model(x), y, s), then "
                 "loss.backward(), then pruner.regularize(model)"
             )
-        if not self._gradients_are_fresh or all(p.grad is None for p in self._parameters):
+        if not self._gradients_are_fresh or all(p.grad is None for p in self.trained.parameters):
             raise TrainingStateError(
                 "regularize() was called before loss.backward(): the gradients, if any, are not those of this "
                 "batch's pruner.loss(…)"
             )
         self._awaiting_backward = False
+        self.trained.settle()
         good = self._finite_gradients() if overflow_skips else self._refuse_bad_gradients()
         if not self._ranks_agree:
             self._ranks_agree = True
-            refuse_diverged(self.model, self.lagrangian.ranks, gradients=True)
+            self.trained.refuse_diverged(gradients=True)
             self.scores.synchronise(self.lagrangian.ranks)
         mask_step = self.timetable.learns_mask(self.phase_step)
         derivative = None
         if mask_step:
             # Equal on all ranks up to the order of sums on an accelerator; a tie would be broken differently.
             derivative = self.lagrangian.ranks.from_first(
-                mask_gradient(self.weights, inverse_gamma=self.config.inverse_gamma)
+                self.trained.total(mask_gradient(self.weights, inverse_gamma=self.config.inverse_gamma))
             )
             finite = torch.isfinite(derivative.square()).all()  # scores are running means: once infinite, always so
             if overflow_skips:
@@ -199,7 +223,7 @@ class BiLevelEngine:
             self.scores.update(derivative, good)
             if not self.config.joint:
                 # No gradient, no movement: optimizers skip such parameters, momentum and decay included.
-                for parameter in self._parameters:
+                for parameter in self.trained.parameters:
                     parameter.grad = None
             self._follow_schedule()
         self._weights_move = not mask_step or self.config.joint
@@ -207,7 +231,7 @@ class BiLevelEngine:
             self._make_harmless(good)
         if self._weights_move:
             self.weights.mask_gradients()
-            self._scale.before_step(self.model, unscaled=overflow_skips)
+            self._scale.before_step(self.trained, unscaled=overflow_skips)
         self.lagrangian.checks.end_step()
         self.step_index += 1
         self.phase_step += 1
@@ -221,6 +245,7 @@ class BiLevelEngine:
         As after an overflow under a loss scaler, so that the mask reaches its target and steps stay those of a trainer.
         """
         self._awaiting_backward = False
+        self.trained.settle()
         if not self._ranks_agree:
             self.scores.synchronise(self.lagrangian.ranks)
         if self.timetable.learns_mask(self.phase_step):
@@ -237,8 +262,8 @@ class BiLevelEngine:
 
     def _finite_gradients(self) -> Tensor:
         """Whether this step is good and all of its gradients are finite, 0-d bool."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        finite = torch.isfinite(torch.stack(torch._foreach_norm(gradients, torch.inf)).sum())
+        largest = torch.stack(torch._foreach_norm(self.trained.gradients(), torch.inf)).sum()
+        finite = torch.isfinite(largest)
         good = self.lagrangian.checks.good()
         return finite if good is None else good & finite
 
@@ -248,11 +273,11 @@ class BiLevelEngine:
         Looked at are the first gradient and those of all vectors (biases, norm affines): what overflows in the
         backward pass reaches the layers before it, and these tensors are small.
         """
-        known = [p.grad for p in self._parameters if p.grad is not None]
+        known = self.trained.gradients()
         vectors = [gradient for gradient in known[1:] if gradient.dim() <= 1]
         # A sum takes a third of the time of a norm.
         sizes = [_some_of_each_row(known[0]).sum(), *(torch._foreach_norm(vectors) if vectors else ())]
-        self._refuse_gradients_unless(torch.isfinite(torch.stack(sizes).sum()))
+        self._refuse_gradients_unless(torch.isfinite(self.trained.total(torch.stack(sizes).sum())))
         return self.lagrangian.checks.good()
 
     def _refuse_gradients_unless(self, finite: Tensor) -> None:
@@ -268,7 +293,7 @@ class BiLevelEngine:
         if checks.defers(finite.device):
             checks.note(~finite, error)
         elif not bool(finite):
-            for parameter in self._parameters:
+            for parameter in self.trained.parameters:
                 parameter.grad = None
             self._refuse_batch()
             raise error()
@@ -281,16 +306,20 @@ class BiLevelEngine:
     def _make_harmless(self, good: Tensor) -> None:
         """If the step was bad, which nobody has looked at yet: no gradients, and running statistics as they were."""
         bad = ~good
-        for parameter in self._parameters:
-            if parameter.grad is not None:
-                parameter.grad.masked_fill_(bad, 0)
+        for gradient in self.trained.gradients():
+            gradient.masked_fill_(bad, 0)
         self._guard.settle(good)
 
     def after_optimizer_step(self) -> None:
         """Restores the mask that momentum and weight decay have moved hidden weights out of."""
         if self._weights_move:
-            self.weights.reapply()
-            self._scale.after_step()
+            self.reapply_mask()
+            self._scale.after_step(self.trained)
+
+    def reapply_mask(self) -> None:
+        """Makes hidden weights zero again, whatever has written to them."""
+        self.trained.settle()
+        self.weights.reapply()
 
     def set_mask(self, keep: Tensor) -> None:
         """Installs a mask, ``(U,)`` bool, on weights and norms."""
@@ -324,7 +353,7 @@ class BiLevelEngine:
             "phase_step": self.phase_step,
             "passes": self.passes,
             "keep": self.weights.keep.clone(),
-            "held": [None if p.held is None else p.held.clone() for p in self.weights.parameters],
+            "held": self.weights.held(),
             "scores": self.scores.state_dict(),
             "lagrangian": self.lagrangian.state_dict(),
             "buffers": self._guard.state(),
@@ -333,6 +362,7 @@ class BiLevelEngine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken; the model's own state is loaded by the user."""
         self.step_index, self.phase_step, self.passes = (state[key] for key in ("step_index", "phase_step", "passes"))
+        self.trained.settle()
         self.weights.restore(state["keep"], state["held"])
         self.norms.refresh()
         self.scores.load_state_dict(state["scores"])
@@ -344,5 +374,6 @@ class BiLevelEngine:
 
 def _some_of_each_row(gradient: Tensor) -> Tensor:
     """A part of a gradient that is large: what comes from behind a layer and is not finite is a factor of whole rows."""
-    columns = LOOKED_AT // len(gradient) if gradient.dim() > 1 else 0
-    return gradient.flatten(1)[:, :columns] if 0 < columns < gradient[0].numel() else gradient
+    if gradient.dim() < 2 or gradient.numel() <= LOOKED_AT:
+        return gradient
+    return gradient.flatten(1)[:, : max(1, LOOKED_AT // len(gradient))]

@@ -16,6 +16,7 @@ from ..distributed import ALONE, Ranks
 from ..errors import DataError, FairPruneWarning
 from ..fairness.constraint import Constraint
 from ..fairness.lagrangian import Lagrangian
+from ..fairness.one_hot import looks_one_hot, one_hot_note
 from ..fairness.outputs import Task
 from .batches import check_iterable, missing_sensitive, read_batch
 from .data_parallel import different_data
@@ -55,6 +56,7 @@ def check_loader(
     task = _task(labels)
     if task.num_labels is not None and split == "train":
         _warn_of_one_hot(labels)
+        lagrangian.knows_targets = True  # all of them, which says more than its first batch would
     missing, small = [], []
     for constraint in lagrangian.constraints:
         totals = _totals(constraint, task, labels)
@@ -145,14 +147,8 @@ def _task(labels: list[Labels]) -> Task:
 
 
 def _warn_of_one_hot(labels: list[Labels]) -> None:
-    """A target per class and exactly one of them set looks like class ids in another dress."""
-    if all(bool((batch.targets.sum(dim=1) == 1).all()) for batch in labels):
-        warnings.warn(
-            f"every sample has exactly one of {labels[0].targets.shape[1]} labels: read as a multi-label task; if these are "
-            "one-hot classes, pass class ids, y.argmax(1)",
-            FairPruneWarning,
-            stacklevel=5,
-        )
+    if all(looks_one_hot(batch.targets) for batch in labels):
+        warnings.warn(one_hot_note(labels[0].targets.shape[1]), FairPruneWarning, stacklevel=5)
 
 
 def _refuse_one_class(labels: list[Labels]) -> None:

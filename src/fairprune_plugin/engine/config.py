@@ -36,7 +36,8 @@ class BiLevelConfig:
             ``"gradient"``: projected gradient descent on relaxed scores, the paper's update as printed.
         score_decay: Memory of the running means, per mask step.
         prior: ``"second_moment"`` only: weight of the initial saliency in its geometric mean with what was learned, in
-            [0, 1]; 0 learns from derivatives alone, 1 keeps the order of the start.
+            [0, 1]; 0 learns from derivatives alone, 1 keeps the order of the start. Default: 0.5, and 0.8 for units that
+            are single weights, whose derivatives have no sum to lose noise in.
         mask_lr: β, ``"gradient"`` only: step size on the scores, in units of the derivative's RMS.
         inverse_gamma: 1/γ, weight of the implicit term (γ: strength of the lower level's regulariser); 0
             leaves it out.
@@ -53,7 +54,7 @@ class BiLevelConfig:
     weight_steps_per_mask_step: int | None = None
     score_rule: str = SECOND_MOMENT
     score_decay: float = 0.98
-    prior: float = 0.5
+    prior: float | None = None
     mask_lr: float = 0.1
     inverse_gamma: float = 1.0
     cost_exponent: float = 0.5
@@ -76,7 +77,8 @@ class BiLevelConfig:
         if steps == 0 and not self.joint:
             raise ConfigError("expected at least one weight step per mask step (or joint=True), got 0")
         self._set("score_decay", number("score_decay", self.score_decay, "in [0, 1)", lambda x: 0 <= x < 1))
-        self._set("prior", number("prior", self.prior, "in [0, 1]", lambda x: 0 <= x <= 1))
+        if self.prior is not None:
+            self._set("prior", number("prior", self.prior, "in [0, 1]", lambda x: 0 <= x <= 1))
         for field in ("mask_lr", "inverse_gamma", "cost_exponent"):
             self._set(field, number(field, getattr(self, field), "≥ 0", lambda x: x >= 0))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..distributed import Ranks
+from ..errors import DataError
 from ..fairness.evaluation import Evaluation
 from ..fairness.evaluator import Evaluator
 from ..fairness.lagrangian import Lagrangian
-from .batches import Forward, check_iterable, default_forward, read_batch
+from .batches import Batch, Forward, check_iterable, default_forward, read_batch
 from .data_parallel import different_data
 
 
@@ -38,6 +40,7 @@ def evaluate(
     dense: bool = False,
     across_ranks: bool = True,
     shard_of: Iterable[Any] | None = None,
+    in_step: bool = False,
 ) -> Evaluation:
     """Accuracy, group rates and verdicts of a model on a split, in eval mode without gradients.
 
@@ -51,6 +54,7 @@ def evaluate(
         across_ranks: Whether the ranks of the Lagrangian each look at their loader and then count together; all of them
             must call this. If all have the same data, those count once.
         shard_of: The loader of which ``loader`` is a part; it says whether ranks have different samples.
+        in_step: Whether each forward pass takes all ranks, as that of a sharded model does.
 
     Raises:
         DataError: For something that yields no batches.
@@ -60,11 +64,17 @@ def evaluate(
     lagrangian.checks.settle()  # what training has found comes before what an evaluation makes of it
     evaluator = Evaluator(lagrangian, split)
 
+    def add(logits: Tensor, batch: Batch) -> None:
+        evaluator.add(logits, batch.targets, batch.sensitive)
+
     def walk() -> None:
         with mode(model, training=False), torch.no_grad():
-            for raw in loader:
-                batch = read_batch(raw, model)
-                evaluator.add(forward(model, batch.inputs), batch.targets, batch.sensitive)
+            batches = (read_batch(raw, model) for raw in loader)
+            if in_step:
+                logits_in_step(lagrangian.ranks, batches, lambda inputs: forward(model, inputs), add)
+            else:
+                for batch in batches:
+                    add(forward(model, batch.inputs), batch)
 
     def own_part() -> dict[str, Any]:
         walk()
@@ -76,6 +86,48 @@ def evaluate(
     else:
         walk()
     return evaluator.result(dense=dense)
+
+
+def logits_in_step(
+    ranks: Ranks, batches: Iterator[Batch], forward: Callable[[Any], Tensor], take: Callable[[Tensor, Batch], None]
+) -> None:
+    """As many forward passes on each rank as the one with the most batches has: one that has run out joins in with its last
+    batch, which does not count again, so that the others do not wait for it.
+
+    Args:
+        ranks: That take each forward pass together.
+        batches: Of this rank.
+        forward: ``inputs → logits``.
+        take: Called with the logits of each batch.
+
+    Raises:
+        DataError: If some rank has no batch at all, and others have.
+        PeerError: If another rank's loader failed, or ``take`` did there.
+    """
+    batch: Batch | None = None
+    logits: Tensor | None = None
+    fresh = False
+
+    def turn() -> bool:
+        nonlocal batch, fresh
+        if fresh:
+            assert batch is not None
+            assert logits is not None
+            take(logits, batch)
+        following = next(batches, None)
+        fresh = following is not None
+        batch = batch if following is None else following
+        return fresh
+
+    while any(there := ranks.collect(turn)):
+        if logits is None and not all(there):
+            empty = [str(rank) for rank, has in enumerate(there) if not has]
+            raise DataError(
+                f"the loader of rank {', '.join(empty)} is empty, and those of other ranks are not: each must take part in "
+                "every forward pass of a sharded model; share the data out evenly (DistributedSampler does)"
+            )
+        assert batch is not None
+        logits = forward(batch.inputs)
 
 
 def recalibrate_batch_norm(

@@ -11,6 +11,7 @@ from .data_parallel import average_batch_norm, share_buffers
 from .evaluate import recalibrate_batch_norm
 from .message import message
 from .result import FitResult, Size
+from .schedule_free import to_average
 from .snapshots import rank
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def finish(run: Run, before: Evaluation, dense: Size) -> FitResult:
     """
     host = run.host
     run.trained = host.model
+    to_average(run.optimizer, host.engine.weights)
     if run.snapshots.best is not None:
         run.snapshots.restore(host.model)
     share_buffers(host.model, run.ranks)

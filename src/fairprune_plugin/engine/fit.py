@@ -28,6 +28,7 @@ from .run_evaluation import RunEvaluation
 from .run_options import FitOptions, Host
 from .run_state import settings_of
 from .running_mean import RunningMean
+from .schedule_free import averaged, begin_hidden, check_schedule_free, to_average, to_training_point
 from .snapshots import BOTH as SELECT_BOTH
 from .snapshots import BestSnapshot
 from .validation_stream import ValidationStream
@@ -120,6 +121,7 @@ class Run:
         for name, loader in (("validation", self.validation), ("mask", self.mask_loader)):
             check_walkable(loader, name)
         check_optimizer(self.optimizer, self.lr_scheduler, self.host.model)
+        check_schedule_free(self.optimizer)
         return settings_of(self)
 
     def _wrap(self) -> None:
@@ -134,12 +136,14 @@ class Run:
         if self.validation is not None:
             check_loader(self.validation, host.model, host.lagrangian, split=VALIDATION)
         if host.engine.step_index == 0:
-            host.dense_record = (self.evaluation.of_dense_model(), host.size())
+            with averaged(self.optimizer, host.engine.weights):
+                host.dense_record = (self.evaluation.of_dense_model(), host.size())
         elif host.dense_record is None:
             raise TrainingStateError(
                 f"fit() starts from the dense model, but {host.engine.step_index} training steps were taken already in a "
                 "loop of your own: finish that loop, or build a new pruner on a dense model"
             )
+        to_training_point(self.optimizer, host.engine.weights)
         self.checkpoints.write(self)
 
     def _train(self, bar: Any) -> None:
@@ -155,7 +159,8 @@ class Run:
                     self._between_rounds()
                 last = engine.step_index == self.total
                 if self.validation is not None and (engine.step_index % self.every == 0 or last):
-                    bar.set_postfix(self._validate())
+                    with averaged(self.optimizer, engine.weights):
+                        bar.set_postfix(self._validate())
                 often = self.options.checkpoint_every or self.every
                 stop = checkpointing and self.ranks.any(interrupt.requested)  # all ranks after the same step
                 if stop or last or engine.step_index % often == 0:
@@ -200,12 +205,16 @@ class Run:
             raise
         loss.backward()  # type: ignore[no-untyped-call]
         host.regularize(self.trained)
+        begins = not any(self.optimizer.state.values())
         self.optimizer.step()
+        if begins:
+            begin_hidden(self.optimizer, host.engine.weights)
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
         self.loss_mean.update(loss)
         if self.stream is not None and host.engine.step_index % self.options.dual_every == 0:
-            self.stream.dual_step(host.model, host.lagrangian)
+            with averaged(self.optimizer, host.engine.weights):
+                self.stream.dual_step(host.model, host.lagrangian)
             self.evaluation.passes += 1
         for metrics in self.options.metrics if self.ranks.first else ():
             metrics.on_step(step_row(host.engine, loss))
@@ -243,4 +252,5 @@ class Run:
         """Weights may have gone bad a step before the loss did; then the best snapshot takes their place."""
         bad = any(not bool(torch.isfinite(p).all()) for p in self.host.model.parameters())
         if bad and self.snapshots.best is not None:
+            to_average(self.optimizer, self.host.engine.weights)
             self.snapshots.restore(self.host.model)

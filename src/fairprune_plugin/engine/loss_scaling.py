@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..checks import shown
 from ..errors import ConfigError, TrainingStateError
+from .trained_model import TrainedModel
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
@@ -87,15 +88,15 @@ class ForgottenScale:
         if self._tries < self.TRIES:
             self._factor = gradient.detach()
 
-    def before_step(self, model: nn.Module, *, unscaled: bool) -> None:
+    def before_step(self, trained: TrainedModel, *, unscaled: bool) -> None:
         """Takes the gradients as the pruner leaves them."""
         if unscaled:
             self._tries = self.TRIES
         if self._tries < self.TRIES:
-            first = next((p for p in model.parameters() if p.grad is not None), None)
-            self._seen = None if first is None or first.grad is None else (first, first.grad.norm())
+            first = next((p for p in trained.parameters if p.grad is not None), None)
+            self._seen = None if first is None or first.grad is None else (first, trained.norm(first.grad))
 
-    def after_step(self) -> None:
+    def after_step(self, trained: TrainedModel) -> None:
         """Compares.
 
         Raises:
@@ -108,7 +109,7 @@ class ForgottenScale:
         self._tries += 1
         if parameter.grad is None:
             return
-        after, norm, factor = float(parameter.grad.norm()), float(before), float(self._factor)
+        after, norm, factor = float(trained.norm(parameter.grad)), float(before), float(self._factor)
         if after == 0:
             return
         self._tries = self.TRIES

@@ -13,6 +13,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from ..checks import shown
 from ..errors import ConfigError, StaleOptimizerError
+from ..shards import is_sharded, spread, whole_of
 
 # Handles of watches that were garbage collected. Collection can happen in the middle of any optimizer's step, while torch
 # walks its hooks, so they are removed at the next occasion that is ours; until then such a hook does nothing.
@@ -102,7 +103,7 @@ def rebuild(optimizer: Optimizer, renewed: Mapping[Tensor, tuple[Tensor, list[Te
         if len(fitting) < len(state):
             # Factored statistics (Adafactor's rows and columns) have no channel to cut: start that state afresh.
             continue
-        fresh.state[new] = {key: _cut(value, old, kept) for key, value in fitting.items()}
+        fresh.state[new] = {key: _cut(value, old, kept, new) for key, value in fitting.items()}
     return fresh
 
 
@@ -115,12 +116,14 @@ def _fits(value: Any, old: Tensor) -> bool:
     return not isinstance(value, Tensor) or value.dim() == 0 or value.shape == old.shape
 
 
-def _cut(value: Any, old: Tensor, kept: list[Tensor]) -> Any:
+def _cut(value: Any, old: Tensor, kept: list[Tensor], new: Tensor) -> Any:
     if not isinstance(value, Tensor) or value.shape != old.shape:
         return value.clone() if isinstance(value, Tensor) else value
+    sharded = is_sharded(value)
+    value = whole_of(value)
     for dim, positions in enumerate(kept):
         value = value.index_select(dim, positions.to(value.device))
-    return value.clone()
+    return spread(value, new) if sharded or is_sharded(new) else value.clone()
 
 
 def kept_positions(old: Tensor, hidden: Mapping[int, Tensor]) -> list[Tensor]:

@@ -9,6 +9,9 @@ from ..distributed import Ranks
 from ..value_checks import where_good
 from .config import GRADIENT, BiLevelConfig
 
+PRIOR = 0.5
+PRIOR_OF_SINGLE_WEIGHTS = 0.8
+
 
 class MaskScores:
     """One score per unit; the projection keeps the highest.
@@ -17,10 +20,12 @@ class MaskScores:
         initial: ``(U,)`` non-negative saliency of the units before the first mask step (the group magnitude):
             a deterministic start, and afterwards the prior of what is learned.
         config: Score rule and its constants.
+        single: ``(U,)`` bool: units of a single weight, which lean more on the prior; default: none is.
     """
 
-    def __init__(self, initial: Tensor, config: BiLevelConfig) -> None:
+    def __init__(self, initial: Tensor, config: BiLevelConfig, single: Tensor | None = None) -> None:
         self.config = config
+        self.prior = _prior(initial, config, single)
         self.initial = initial.clone()
         self.first = torch.zeros_like(initial)
         self.second = torch.zeros_like(initial)
@@ -60,10 +65,9 @@ class MaskScores:
         if self.config.score_rule == GRADIENT:
             return self.relaxed
         learned = self.second / (1 - self.config.score_decay**self._updates)
-        prior = self.config.prior
-        if prior > 0:
+        if self.config.prior != 0:
             tiny = torch.finfo(learned.dtype).tiny  # a zero shall not take the other's opinion with it
-            learned = learned.clamp_min(tiny) ** (1 - prior) * self.initial.clamp_min(tiny) ** prior
+            learned = learned.clamp_min(tiny) ** (1 - self.prior) * self.initial.clamp_min(tiny) ** self.prior
         return torch.where(self._updates > 0, learned, self.initial)
 
     def synchronise(self, ranks: Ranks) -> None:
@@ -72,10 +76,17 @@ class MaskScores:
         for name in ("initial", "first", "second", "relaxed"):
             setattr(self, name, ranks.from_first(getattr(self, name)))
 
+    def to(self, device: torch.device) -> None:
+        """Moves them to a device, in place."""
+        for name in ("initial", "first", "second", "relaxed", "_updates"):
+            setattr(self, name, getattr(self, name).to(device))
+
     def select(self, index: Tensor) -> None:
         """Keeps only some units (those left after channels were removed), ``(U',)`` positions."""
         for name in ("initial", "first", "second", "relaxed"):
             setattr(self, name, getattr(self, name)[index].clone())
+        if self.prior.dim():
+            self.prior = self.prior[index].clone()
 
     def state_dict(self) -> dict[str, Tensor | int]:
         return {
@@ -92,3 +103,15 @@ class MaskScores:
             assert isinstance(value, Tensor)
             setattr(self, name, value.clone())
         self._updates = torch.full_like(self._updates, int(state["updates"]))
+
+
+def _prior(initial: Tensor, config: BiLevelConfig, single: Tensor | None) -> Tensor:
+    """Weight of the initial saliency: one for all units (0-d), or ``(U,)`` where single weights and larger units mix."""
+    if config.prior is not None:
+        return initial.new_tensor(config.prior)
+    if single is None or not bool(single.any()):
+        return initial.new_tensor(PRIOR)
+    if bool(single.all()):
+        return initial.new_tensor(PRIOR_OF_SINGLE_WEIGHTS)
+    single = single.to(initial.device)
+    return torch.where(single, PRIOR_OF_SINGLE_WEIGHTS, PRIOR).to(initial.dtype)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checks import function, shown
@@ -21,7 +21,9 @@ from .constraints import constraints_of, with_floors
 from .discovery import discover
 from .groups import Groups
 from .multipliers import MultiplierConfig
+from .one_hot import one_hot_notes
 from .outputs import Outputs, Task
+from .precision import widened, without_autocast
 from .probabilities import ENOUGH, could_be_probabilities
 from .tracker import ConstraintTracker
 
@@ -86,6 +88,7 @@ class Lagrangian:
         self.checks = ValueChecks(deferred=False if ranks.size > 1 else None)
         self.batches = 0
         self._planned: int | None = None
+        self.knows_targets = False
         self._before_last: list[dict[str, Tensor]] | None = None
 
     @property
@@ -151,15 +154,18 @@ class Lagrangian:
         """The Lagrangian of a batch, a scalar.
 
         Args:
-            logits: ``(N,)``, ``(N, 1)``, ``(N, C)``, or ``(N, L)`` of labels.
+            logits: ``(N,)``, ``(N, 1)``, ``(N, C)``, or ``(N, L)`` of labels; of reduced precision, they become float32.
             targets: ``(N,)`` class ids, or ``(N, L)``.
             sensitive: Group ids; may be ``None`` only when there is no constraint.
             count: Whether the batch enters the running counts of the constraints (as training batches do).
         """
+        logits = widened(logits)
         if not self.constraints:
             if self.task_loss is cross_entropy:
                 # Says more about an unusable batch than the loss would.
-                targets = self._usable(targets, Outputs.parse(logits, targets))
+                outputs = Outputs.parse(logits, targets)
+                targets = self._usable(targets, outputs)
+                self._look_at_targets(outputs, count)
             loss = self._task_value(logits, targets)
             if count and self.ranks.size > 1 and bool(torch.isfinite(loss.detach())):
                 loss = self._weighed(loss, len(logits), self.ranks.meet(len(logits)))
@@ -167,6 +173,7 @@ class Lagrangian:
         # Checked before the task loss, which would say less about what is wrong with a batch.
         batch = self._required(logits, targets, sensitive)
         targets = self._usable(targets, batch.outputs)
+        self._look_at_targets(batch.outputs, count)
         return self._add_penalties(self._task_value(logits, targets), batch, logits, targets, count=count, own=True)
 
     def _usable(self, targets: Tensor, outputs: Outputs) -> Tensor:
@@ -219,8 +226,9 @@ class Lagrangian:
         if count:
             self._before_last = [] if first else [tracker.counts.now() for tracker in self.trackers]
         try:
-            for tracker, ids in zip(self.trackers, batch.ids, strict=True):
-                total = total + tracker.penalty(batch.outputs, ids, count=count, batch=size, good=good)
+            with without_autocast(total.device):
+                for tracker, ids in zip(self.trackers, batch.ids, strict=True):
+                    total = total + tracker.penalty(batch.outputs, ids, count=count, batch=size, good=good)
         except Exception:
             self.batches += int(count)
             self.uncount_last()
@@ -229,6 +237,23 @@ class Lagrangian:
         if count and self.batches == LOOK_AFTER:
             self._warn_of_missing_groups()
         return total
+
+    def _look_at_targets(self, outputs: Outputs, count: bool) -> None:
+        """Once, on the first batch: labels may be classes in another dress.
+
+        Raises:
+            DataError: If the user's own loss is over classes.
+        """
+        if outputs.num_labels is not None and isinstance(self.task_loss, nn.CrossEntropyLoss):
+            raise DataError(
+                f"task_loss is a CrossEntropyLoss, which is over classes, but targets {tuple(outputs.targets.shape)} mean "
+                f"{outputs.num_labels} labels: pass class ids, y.argmax(1), or use BCEWithLogitsLoss if they are labels"
+            )
+        if not self.knows_targets and count:
+            self.knows_targets = True
+            if len(outputs.targets) >= ENOUGH:
+                for note in one_hot_notes(outputs):
+                    warn_caller(note)
 
     def _weighed(self, loss: Tensor, samples: int, mean: float) -> Tensor:
         """Our own task loss is a mean over samples: the mean over ranks shall be that over all of their samples. What a

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ..errors import DataError
 from ..value_checks import refuse_if
+from .precision import widened
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Outputs:
         """Accepts logits ``(N,)``, ``(N, 1)``, ``(N, 2)`` or ``(N, C)`` and targets ``(N,)`` or ``(N, 1)``; or, for a
         multi-label task, logits and targets both ``(N, L)`` with ``L ≥ 2``.
 
-        Two logits become one, their difference: the softmax over two classes is the sigmoid of it.
+        Two logits become one, their difference: the softmax over two classes is the sigmoid of it. Logits of reduced
+        precision become float32.
 
         Raises:
             DataError: For any other shape, for targets that are not whole numbers, or out of range.
@@ -80,6 +82,7 @@ class Outputs:
             raise DataError(
                 f"logits are on {logits.device} but targets on {targets.device}: move the batch to the model's device"
             )
+        logits = widened(logits)
         if multi_label:
             return cls(logits, _class_ids(targets, 2), 2, logits.shape[1])
         classes = 2 if logits.dim() == 1 or logits.shape[1] <= 2 else logits.shape[1]

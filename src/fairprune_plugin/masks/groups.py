@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +120,30 @@ class ChannelGroup:
     @property
     def sites(self) -> tuple[ChannelSite, ...]:
         return self.masked + self.carried
+
+    def in_copy(self, parameters: Mapping[int, Tensor], modules: Mapping[int, nn.Module]) -> ChannelGroup:
+        """The same channels in a copy of the model.
+
+        Args:
+            parameters: By the ``id`` of each parameter, that of the copy.
+            modules: By the ``id`` of each module, that of the copy.
+        """
+
+        def sites(own: tuple[ChannelSite, ...]) -> tuple[ChannelSite, ...]:
+            return tuple(_site_of(site, parameters[id(site.parameter)]) for site in own)
+
+        device = next(iter(parameters.values())).device
+        return replace(
+            self,
+            masked=sites(self.masked),
+            carried=sites(self.carried),
+            norms=tuple(NormSite(modules[id(norm.module)], norm.unit.to(device)) for norm in self.norms),
+        )
+
+
+def _site_of(site: ChannelSite, parameter: Tensor) -> ChannelSite:
+    device = parameter.device
+    return replace(site, parameter=parameter, index=site.index.to(device), unit=site.unit.to(device))
 
 
 UnitGroup = ChannelGroup | BlockGroup

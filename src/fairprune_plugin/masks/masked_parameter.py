@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..shards import local, part_of, positions_here
 from ..value_checks import reading_waits
 from .groups import ChannelSite, unit_axis
 
@@ -76,6 +77,8 @@ def _positions(flags: Tensor) -> Tensor:
 class Axis:
     """One dimension of a parameter along which units cross it.
 
+    Of a parameter that is sharded over ranks along this dimension, the positions are those that are here.
+
     Attributes:
         dim: The dimension.
         masked: Whether the mask multiplies here (a consumer's in-channels) or the positions are only frozen
@@ -86,10 +89,19 @@ class Axis:
     def __init__(self, parameter: Tensor, dim: int, *, masked: bool) -> None:
         self.dim = dim
         self.masked = masked
-        self.positions = Positions(parameter.shape[dim], parameter.device)
+        self._here = positions_here(parameter, dim)
+        self._whole = len(self._here) == parameter.shape[dim]
+        self.positions = Positions(len(self._here), parameter.device)
         self._shape = [-1 if d == dim else 1 for d in range(parameter.dim())]
         self._inner = math.prod(parameter.shape[dim + 1 :])
         self._row: tuple[Tensor, Tensor] | None = None
+
+    def own(self, index: Tensor, unit: Tensor) -> None:
+        """Says which units own positions of the whole parameter, ``(k,)`` int64 both."""
+        if not self._whole:
+            here = (index >= self._here.start) & (index < self._here.stop)
+            index, unit = index[here] - self._here.start, unit[here]
+        self.unit[index] = unit
 
     @property
     def unit(self) -> Tensor:
@@ -148,6 +160,8 @@ class MaskedParameter:
 
     Invariant: where a masked axis hides, the live value is 0 and ``held`` has the weight; where only a carried
     axis hides, live and held agree (frozen); elsewhere the live value is the weight.
+
+    Of a sharded parameter all of this is about the part that is here.
     """
 
     def __init__(self, parameter: Tensor) -> None:
@@ -165,7 +179,17 @@ class MaskedParameter:
         key = (site.dim, masked)
         if key not in self.axes:
             self.axes[key] = Axis(self.parameter, site.dim, masked=masked)
-        self.axes[key].unit[site.index] = site.unit + offset
+        self.axes[key].own(site.index, site.unit + offset)
+
+    @property
+    def data(self) -> Tensor:
+        """The live values that are here."""
+        return local(self.parameter)
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """Of those."""
+        return None if self.parameter.grad is None else local(self.parameter.grad)
 
     @property
     def masked_axes(self) -> list[Axis]:
@@ -178,7 +202,7 @@ class MaskedParameter:
     def take(self, keep_units: Tensor) -> None:
         """Follows a new mask, touching only the rows and columns that change."""
         self._read(keep_units)
-        data = self.parameter.data
+        data = self.data
         followed: list[Axis] = []
         for axis in self.axes.values():
             hide, show = axis.positions.change.hide, axis.positions.change.show
@@ -199,7 +223,7 @@ class MaskedParameter:
             followed.append(axis)
 
     def _hide(self, axis: Axis, hide: Tensor, others: list[tuple[Axis, Tensor]]) -> None:
-        data = self.parameter.data
+        data = self.data
         if self.held is None:
             self.held = torch.zeros_like(data)
         leaving = data.index_select(axis.dim, hide)
@@ -216,14 +240,14 @@ class MaskedParameter:
             data.index_fill_(axis.dim, hide, 0)
 
     def restore(self, keep_units: Tensor, held: Tensor | None) -> None:
-        """Installs a saved mask on weights that were saved under it."""
+        """Installs a saved mask on weights that were saved under it; of a sharded parameter, ``held`` is the whole."""
         self._read(keep_units)
-        self.held = None if held is None else held.to(self.parameter.device).clone()
+        self.held = None if held is None else part_of(held, self.parameter)
         self.reapply()
 
     def reapply(self) -> None:
         """After an optimizer step: hidden weights are zero again, frozen ones where they were."""
-        data = self.parameter.data
+        data = self.data
         if self.held is not None:
             for axis in self.carried_axes:
                 if axis.hidden.numel():
@@ -232,12 +256,13 @@ class MaskedParameter:
 
     def mask_gradient(self) -> None:
         """m ⊙ g_z: hidden weights get no gradient."""
-        if self.parameter.grad is not None:
-            self._zero(self.parameter.grad)
+        gradient = self.gradient
+        if gradient is not None:
+            self._zero(gradient)
 
     def full_values(self, *, before: bool = False) -> Tensor:
         """θ: the weights, with the hidden ones as they were when they left; ``before``: those of the mask before."""
-        data = self.parameter.data
+        data = self.data
         if self.held is None:
             return data
         hidden = torch.zeros((), dtype=torch.bool, device=data.device)
@@ -260,16 +285,17 @@ class MaskedParameter:
 
     def _summed(self, axis: Axis, sums_of: Callable[[slice], Tensor]) -> Tensor:
         """Sums per position along an axis, taken over a few rows (of the first dimension) at a time."""
-        size, *others = self.parameter.shape
+        size, *others = self.data.shape
         rows = max(1, CHUNK // max(1, math.prod(others)))
-        parts = [sums_of(slice(begin, begin + rows)) for begin in range(0, size, rows)]
+        # Of a sharded parameter there may be nothing here.
+        parts = [sums_of(slice(begin, begin + rows)) for begin in range(0, max(size, 1), rows)]
         if len(parts) == 1:
             return parts[0]
         return torch.cat(parts) if axis.dim == 0 else torch.stack(parts).sum(0)
 
     def _derivative(self, axis: Axis, gradient: Tensor, rows: slice, inverse_gamma: float) -> Tensor:
         """:meth:`derivative` of some rows."""
-        gradient, data = gradient[rows], self.parameter.data[rows]
+        gradient, data = gradient[rows], self.data[rows]
         others = [
             other.keep[rows] if other.dim == 0 else other.keep
             for other in self.masked_axes
@@ -305,11 +331,11 @@ class UnseenMaskParameter(MaskedParameter):
         self._read(keep_units)
         weights = self.full_values(before=True).clone()
         self.held = weights
-        self.parameter.data.copy_(weights)
-        self._zero(self.parameter.data)
+        self.data.copy_(weights)
+        self._zero(self.data)
 
     def reapply(self) -> None:
-        data = self.parameter.data
+        data = self.data
         for axis in self.carried_axes:
             if self.held is not None:
                 data.copy_(torch.where(axis.keep, data, self.held))
@@ -333,4 +359,4 @@ def sum_except(tensor: Tensor, dim: int) -> Tensor:
     this four times faster on a convolution's weights than one sum over all the others."""
     if dim != 0 and tensor.dim() > 1:
         return sum_except(tensor.sum(0), dim - 1)
-    return tensor.reshape(tensor.shape[0], -1).sum(1)
+    return tensor.flatten(1).sum(1) if tensor.dim() > 1 else tensor

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingStateError
+from ..shards import gathered, is_sharded, local
 from ..value_checks import reading_waits
 from .blocks import MaskedBlocks
 from .groups import BlockGroup, UnitGroup, unit_offsets
@@ -105,6 +106,12 @@ class MaskedWeights:
             parameter.held = None
 
     @torch.no_grad()
+    def held(self) -> list[Tensor | None]:
+        """What every one of :attr:`parameters` holds aside, as :meth:`restore` takes it. Of sharded ones the whole: then all
+        ranks must call this."""
+        return [_whole_held(parameter) for parameter in self.parameters]
+
+    @torch.no_grad()
     def restore(self, keep: Tensor, held: Sequence[Tensor | None]) -> None:
         """Installs a saved mask on weights that were saved under it: nothing of the mask before it returns.
 
@@ -128,3 +135,11 @@ class MaskedWeights:
         """Turns g_z into the gradient of the lower level, m ⊙ g_z."""
         for parameter in self.parameters:
             parameter.mask_gradient()
+
+
+def _whole_held(parameter: MaskedTensor) -> Tensor | None:
+    held = parameter.held
+    if not is_sharded(parameter.parameter):
+        return None if held is None else held.clone()
+    # A rank without a hidden row holds nothing; the others need its part all the same.
+    return gathered(torch.zeros_like(local(parameter.parameter)) if held is None else held, parameter.parameter)

@@ -49,7 +49,8 @@ class MaskedNorms:
                 self._hooks[module].keep.copy_(keep)
             else:
                 self._hooks[module] = KeptStatistics(keep)
-                self._handles[module] = module.register_forward_hook(self._hooks[module])
+                # Before all other hooks: those of fully_shard take the norm's own weights away again.
+                self._handles[module] = module.register_forward_hook(self._hooks[module], prepend=True)
                 appeared = True
         if appeared:
             _forget_compiled_graphs()
@@ -71,6 +72,14 @@ def _remove_all(handles: dict[nn.Module, RemovableHandle]) -> None:
     """A forgotten pruner leaves no hook on the user's model."""
     for handle in handles.values():
         handle.remove()
+
+
+def forget_copied_hooks(model: nn.Module) -> None:
+    """A copy of a model under a mask has copies of its hooks, which no mask moves any more: they go."""
+    for module in model.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, KeptStatistics):
+                del module._forward_hooks[key]
 
 
 class KeptStatistics:

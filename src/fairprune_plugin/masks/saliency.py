@@ -21,13 +21,15 @@ from .masked_weights import MaskedWeights
 def mask_gradient(weights: MaskedWeights, *, inverse_gamma: float = 0.0) -> Tensor:
     """dL/dm of every unit, ``(U,)`` float32, from the ``.grad`` the last backward pass left.
 
+    Of sharded parameters, this rank's part of it: the sum over the ranks is the derivative.
+
     Args:
         weights: The masked model; hidden units get a derivative too, with the weights they left with.
         inverse_gamma: 1/γ; 0 leaves only the direct term.
     """
     out = torch.zeros(weights.num_units + 1, device=weights.keep.device)
     for parameter in weights.crossed:
-        gradient = parameter.parameter.grad
+        gradient = parameter.gradient
         if gradient is None:
             continue
         for axis in parameter.masked_axes:

@@ -16,7 +16,7 @@ from ..engine.scores import MaskScores
 from ..engine.settings import bilevel_config, lagrangian_of
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.constraint import Constraint
-from ..fairness.multipliers import MultiplierConfig
+from ..fairness.multipliers import UNKNOWN_LENGTH, MultiplierConfig
 from ..masks.masked_weights import MaskedWeights
 from ..masks.saliency import group_magnitude
 from . import config_list as configs
@@ -250,7 +250,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         """The engine, and what the evaluator calls in every step."""
         if not self._schedule.driven:
             self._update_sparse_goals_by_ratio(0.0)
-        scores = MaskScores(group_magnitude(self.weights), self.config)
+        scores = MaskScores(group_magnitude(self.weights), self.config, self.units.single)
         self.engine = BiLevelEngine(
             self.bound_model,
             self.weights,
@@ -261,6 +261,8 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
             final_after_ramp=not self._schedule.driven,
         )
         self.engine.timetable = self._schedule.timetable()
+        # The plan of the engine ends with the ramp here; multipliers move at the pace of the whole run.
+        self.lagrangian.plan(self._schedule.max_steps or UNKNOWN_LENGTH)
         self._masks.begin_learning()
         self._seen_goals = self.goals.current()
         TrainingSteps(

@@ -39,6 +39,11 @@ class Schedule:
         finally:
             self._own_run, self._max_steps = False, None
 
+    @property
+    def max_steps(self) -> int | None:
+        """Training steps of the run, as far as they are known."""
+        return self._max_steps
+
     def ramp(self) -> Ramp:
         """First and last step of the ramp.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from nni.compression.base.target_space import PruningTargetSpace
 from torch import Tensor, nn
 
@@ -56,6 +57,11 @@ class Units:
             self._set_of.update(dict.fromkeys(unit_set.keys, unit_set))
             self._starts[unit_set.keys] = start
             start += unit_set.group.num_units
+
+    @property
+    def single(self) -> Tensor:
+        """Which units are single weights, ``(U,)`` bool."""
+        return torch.cat([torch.full((s.group.num_units,), s.grain == 1 and not s.inside) for s in self.sets])
 
     @property
     def keys(self) -> list[Key]:

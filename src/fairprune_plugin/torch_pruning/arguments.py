@@ -117,7 +117,7 @@ def check_process_group(group: Any) -> None:
 
 
 def refuse_sharded(model: nn.Module) -> None:
-    """A rank that holds a part of each parameter can neither score channels nor hide them.
+    """Torch-Pruning removes channels from whole parameters: it is a sharded copy that is trained.
 
     Raises:
         UnsupportedModelError: For parameters that FSDP or tensor parallelism has split, naming one.
@@ -138,8 +138,9 @@ def refuse_sharded(model: nn.Module) -> None:
     if found:
         name, kind = next(iter(found.items()))
         raise UnsupportedModelError(
-            f"{name or 'the model'} is sharded over ranks (a {kind}, by FSDP or tensor parallelism): channels are masked in "
-            "whole parameters; train with DistributedDataParallel, or prune first and shard the smaller model"
+            f"{name or 'the model'} is sharded over ranks (a {kind}, by FSDP or tensor parallelism), and channels are "
+            "removed from whole parameters: build the pruner on the whole model, then shard a copy of it, sharded = "
+            "copy.deepcopy(model); fully_shard(sharded); pruner.attach(sharded); or train with DistributedDataParallel"
         )
 
 

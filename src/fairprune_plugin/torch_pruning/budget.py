@@ -73,6 +73,12 @@ class Budget:
             check_reachable(self.limits, self._cost, self._size_due(1.0), asked, self._sized, start=others)
             self._cost.to(weights.keep.device)  # where the scores are: the projection stays there
 
+    def to(self, device: torch.device) -> None:
+        """Projects scores that are on a device from now on."""
+        if self._sized:
+            self._unit_costs = self._unit_costs.to(device)
+            self._cost.to(device)
+
     def project(self, scores: Tensor, progress: float) -> Tensor:
         """The best mask ``(U,)`` bool within the budget when ``progress`` of the final ratio is due.
 

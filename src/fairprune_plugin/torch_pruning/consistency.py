@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ..checks import shown
+from ..engine.trained_model import TrainedModel
 from ..errors import ConfigError, TrainingStateError, UnsupportedModelError
 from ..masks.masked_weights import MaskedWeights
 from .arguments import refuse_sharded
@@ -44,8 +46,13 @@ def _layers(parameter: Tensor, tied: Sequence[str], groups: Sequence[HostGroup])
     return ", ".join("model" + re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", f".{layer}") for layer in layers)
 
 
-def check_given(given: nn.Module, model: nn.Module) -> None:
-    """A loop of the user's hands its model over in every step: it must be the pruner's, or a wrapper around it.
+def check_given(given: nn.Module, model: nn.Module, *, attached: bool) -> None:
+    """A loop of the user's hands its model over in every step: it must be the one that is trained, or a wrapper around it.
+
+    Args:
+        given: By the user.
+        model: That is trained.
+        attached: Whether that is a sharded copy of the pruner's.
 
     Raises:
         ConfigError: Otherwise.
@@ -55,6 +62,11 @@ def check_given(given: nn.Module, model: nn.Module) -> None:
             f"expected regularize(model) with the pruner's model, or a wrapper around it, got {shown(given)}"
         )
     if given is not model and all(module is not model for module in given.modules()):
+        if attached:
+            raise ConfigError(
+                "regularize(model) was given another model than the sharded copy that is trained: pass what "
+                "pruner.attach(…) was given"
+            )
         raise ConfigError(
             "regularize(model) was given another model than the pruner was built for: masks live in the "
             "weights of the model passed to BiFPPruner(model, …)"
@@ -85,17 +97,24 @@ def check_parameters(model: nn.Module, groups: Sequence[HostGroup]) -> None:
             )
 
 
-def check_masked(weights: MaskedWeights) -> None:
+def check_masked(weights: MaskedWeights, trained: TrainedModel) -> None:
     """Hidden weights are zero unless something else has written to them.
+
+    Args:
+        weights: The mask.
+        trained: Whose weights they are; if each rank has a part of them, all ranks must call this.
 
     Raises:
         TrainingStateError: If the pruned model would not be the trained one.
     """
-    for parameter in weights.crossed:
-        for axis in parameter.masked_axes:
-            if bool(parameter.parameter.detach().index_select(axis.dim, axis.hidden).any()):
-                raise TrainingStateError(
-                    "hidden weights are not zero: the model was loaded with weights that were not trained under this "
-                    "mask, so the pruned model would not be the trained one; load the pruner's state with the model's "
-                    "(pruner.state_dict()), train on before step(), or (for averaged weights) call pruner.apply_mask()"
-                )
+    nonzero = sum(
+        bool(parameter.data.index_select(axis.dim, axis.hidden).any())
+        for parameter in weights.crossed
+        for axis in parameter.masked_axes
+    )
+    if float(trained.total(torch.tensor(float(nonzero)))) > 0:
+        raise TrainingStateError(
+            "hidden weights are not zero: the model was loaded with weights that were not trained under this "
+            "mask, so the pruned model would not be the trained one; load the pruner's state with the model's "
+            "(pruner.state_dict()), train on before step(), or (for averaged weights) call pruner.apply_mask()"
+        )

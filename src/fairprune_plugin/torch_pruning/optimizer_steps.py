@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import nn
 
@@ -29,9 +29,9 @@ class OptimizerSteps:
         """Whether :meth:`watch` was called, and :meth:`stop` was not."""
         return self._watch is not None
 
-    def watch(self, model: nn.Module) -> None:
-        """From now on."""
-        self._watch = OptimizerWatch(model.parameters(), self._stepped)
+    def watch(self, parameters: Iterable[nn.Parameter]) -> None:
+        """From now on, those of optimizers that hold some of these."""
+        self._watch = OptimizerWatch(parameters, self._stepped)
 
     def stop(self) -> None:
         """The model's parameters are about to be others: optimizers that hold the old ones refuse to step."""

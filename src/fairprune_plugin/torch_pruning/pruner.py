@@ -19,7 +19,7 @@ from ..engine.optimizers import rebuild
 from ..engine.result import Size
 from ..engine.scores import MaskScores
 from ..engine.settings import bilevel_config, lagrangian_of
-from ..errors import TrainingStateError
+from ..errors import ConfigError, TrainingStateError
 from ..fairness.constraint import Constraint
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TaskLoss
@@ -37,13 +37,14 @@ from .removal import pruning_groups, update_head_dims
 from .renewal import ParameterRenewal, Renewed
 from .rounds import begin_next_round, bind_groups, timetable_of_round
 from .selfcheck import check_on_copies
+from .sharding import Sharding
 from .sizes import ModelSizes
 from .state import Resumable
 from .tracing import frozen_parameters, undisturbed
 from .training import Training
 
 
-class BiFPPruner(Training, Resumable, tp.pruner.BasePruner):  # type: ignore[misc]
+class BiFPPruner(Training, Sharding, Resumable, tp.pruner.BasePruner):  # type: ignore[misc]
     """Fairness-constrained bi-level channel pruning (BiFP, arXiv 2312.10181) in Torch-Pruning's own idiom.
 
     Use it like a sparse-training pruner: ``loss = pruner.loss(model(x), y, s)``, ``loss.backward()``,
@@ -116,6 +117,7 @@ class BiFPPruner(Training, Resumable, tp.pruner.BasePruner):  # type: ignore[mis
             scores = MaskScores(initial_scores(weights, self.host_groups, importance, self.DG), self.config)
         self.dense_record: tuple[Evaluation, Size] | None = None
         self._renewed: Renewed = {}
+        self.begin_whole()
         self.total_steps = total_steps
         self.engine = BiLevelEngine(model, weights, self.lagrangian, self.budget.project, self.config, scores)
         self._optimizer_steps = OptimizerSteps(self.engine.after_optimizer_step)
@@ -159,7 +161,7 @@ class BiFPPruner(Training, Resumable, tp.pruner.BasePruner):  # type: ignore[mis
         """
         if not self._optimizer_steps.watched:
             check_parameters(self.model, self.host_groups)
-            self._optimizer_steps.watch(self.model)
+            self._optimizer_steps.watch(self.engine.trained.parameters)
         return self.engine.loss(logits, targets, sensitive)
 
     def regularize(
@@ -187,13 +189,18 @@ class BiFPPruner(Training, Resumable, tp.pruner.BasePruner):  # type: ignore[mis
             TrainingStateError: Before ``backward()``, or when all planned steps are done.
             ConfigError: For another model; with a scaler, if some gradient belongs to none of the optimizers given.
         """
-        check_given(model, self.model)
+        check_given(model, self.engine.model, attached=self._sharded is not None)
         refuse_join(model)
         if self.engine.finished:
             removed = self.current_step >= self.iterative_steps
             now = "the channels are removed" if removed else "call pruner.step() to remove the hidden channels"
             raise TrainingStateError(
                 f"all {self.total_steps} planned training steps are done (total_steps counts calls of regularize): {now}"
+            )
+        if scaler is not None and self._sharded is not None:
+            raise ConfigError(
+                "gradients of a sharded model under a GradScaler are not unscaled here: train it in bfloat16 "
+                "(MixedPrecisionPolicy, or torch.autocast), which needs no scaler"
             )
         scaled = scaler is not None and unscale(scaler, optimizer, self.model)
         self.engine.after_backward(overflow_skips=scaled)
@@ -203,7 +210,7 @@ class BiFPPruner(Training, Resumable, tp.pruner.BasePruner):  # type: ignore[mis
     def apply_mask(self) -> None:
         """Makes hidden weights zero again after something else than an optimizer's ``step()`` wrote to the weights: a
         schedule-free optimizer's ``train()`` or ``eval()``, or an averaged copy (EMA) that was loaded into the model."""
-        self.engine.weights.reapply()
+        self.engine.reapply_mask()
 
     def update_regularizer(self) -> None:
         """Nothing to do: scores and masks follow every step. Kept for Torch-Pruning's training idiom."""
@@ -213,7 +220,8 @@ class BiFPPruner(Training, Resumable, tp.pruner.BasePruner):  # type: ignore[mis
 
         Afterwards the model's parameters are new tensors: the old optimizer refuses to step, continue with
         :meth:`rebuild_optimizer`. Under data parallelism every rank calls it, and the wrapper is stale as well:
-        ``ddp = rewrap(ddp)``.
+        ``ddp = rewrap(ddp)``. The weights of a sharded copy (:meth:`attach`) come into the pruner's own model first, which
+        is the smaller one afterwards; the copy is left as it is.
 
         Args:
             interactive: Yield the pruning groups instead, each to be pruned by the caller with ``.prune()``,
@@ -224,6 +232,7 @@ class BiFPPruner(Training, Resumable, tp.pruner.BasePruner):  # type: ignore[mis
                 weights of their own.
         """
         check_ready(self)
+        self._detach()
         self.current_step += 1
         if interactive:
             return self._remove()
@@ -232,8 +241,12 @@ class BiFPPruner(Training, Resumable, tp.pruner.BasePruner):  # type: ignore[mis
         return None
 
     def rebuild_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """A new optimizer for the smaller model: same class, groups and settings, state cut to size."""
-        return rebuild(optimizer, self._renewed)
+        """A new optimizer for the smaller model: same class, groups and settings, state cut to size.
+
+        After a sharded copy was trained, every rank calls it; if the smaller model has a sharded copy already
+        (:meth:`attach`), it is for that.
+        """
+        return rebuild(optimizer, self._renewed_of_trained())
 
     # ---- what the run is about -----------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 from ..engine.bilevel import BiLevelEngine
-from ..engine.data_parallel import refuse_diverged
 from ..errors import FairPruneWarning, TrainingStateError
 from .consistency import check_masked, check_parameters
 
@@ -35,9 +34,9 @@ def check_ready(pruner: Any) -> None:
         )
     pruner.lagrangian.checks.settle()
     check_parameters(pruner.model, pruner.host_groups)
-    check_masked(engine.weights)
+    check_masked(engine.weights, engine.trained)
     _warn_if_nothing_was_learned(engine)
-    refuse_diverged(pruner.model, pruner.lagrangian.ranks)
+    engine.trained.refuse_diverged()
 
 
 def _warn_if_nothing_was_learned(engine: BiLevelEngine) -> None:

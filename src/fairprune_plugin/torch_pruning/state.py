@@ -64,6 +64,11 @@ class Resumable:
                 removed other channels; nothing is changed.
         """
         self.check_state(state)
+        if self._sharded is not None and len(state["removed"]) > len(self.removed_rounds):
+            raise TrainingStateError(
+                f"the state is of a run that has removed channels ({len(state['removed'])} rounds): load it before "
+                "attach(), and then shard a copy of the smaller model"
+            )
         restore_groups(self.lagrangian, state["groups"])
         total_steps = state["total_steps"]
         if self.total_steps is None and total_steps is not None:

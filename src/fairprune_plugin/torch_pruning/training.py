@@ -10,7 +10,7 @@ import torch
 
 from ..engine.batches import Forward, default_forward
 from ..engine.census import discover_groups, read_labels
-from ..engine.data_parallel import Wrap
+from ..engine.data_parallel import Wrap, share_buffers
 from ..engine.evaluate import evaluate
 from ..engine.fit import Run
 from ..engine.latency import latency_ms
@@ -19,7 +19,7 @@ from ..engine.metrics import Metrics, as_hooks
 from ..engine.result import FitResult, Size
 from ..engine.run_options import FitOptions, OnEvaluation
 from ..engine.snapshots import BOTH
-from ..errors import TrainingStateError
+from ..errors import ConfigError, TrainingStateError
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN
 from .saved_model import removal_record
@@ -101,6 +101,12 @@ class Training:
             TrainingStateError: If all rounds of this pruner are done, or there are checkpoints and none can be used.
             PeerError: If another rank of a data-parallel run failed.
         """
+        if self._sharded is not None:
+            raise ConfigError(
+                "fit() trains the pruner's own model, whole on every rank, and not the sharded copy that was attached: its "
+                "snapshots and checkpoints are of whole weights; train the copy in a loop of your own (loss, backward, "
+                "regularize, optimizer.step), or fit() without attach()"
+            )
         options = FitOptions(
             epochs=epochs,
             validate_every=validate_every,
@@ -122,7 +128,7 @@ class Training:
     def discover_groups(self: Any, loader: Iterable[Any]) -> tuple[str, ...]:
         """Reads groups that the constraint leaves to the data off a loader; needed once, before the first
         :meth:`loss` of a loop of your own (under data parallelism on every rank). Returns the names of all groups."""
-        discover_groups(self.lagrangian, read_labels(loader, self.model, TRAIN, ranks=self.lagrangian.ranks))
+        discover_groups(self.lagrangian, read_labels(loader, self.engine.model, TRAIN, ranks=self.lagrangian.ranks))
         return tuple(name for groups in self.lagrangian.groupings for name in groups.names)
 
     def measure_dense(
@@ -140,7 +146,8 @@ class Training:
                 f"measure_dense() came after {self.engine.step_index} training steps: the model is not the dense one any "
                 "more; measure every split before training"
             )
-        return evaluate(self.model, loader, self.lagrangian, split=split, forward=forward, dense=True)
+        evaluation: Evaluation = self._evaluate(loader, split=split, forward=forward, dense=True)
+        return evaluation
 
     def evaluate(
         self: Any,
@@ -159,8 +166,27 @@ class Training:
             across_ranks: Under data parallelism, whether all ranks call this with a part of the split each (or all of it)
                 and get the evaluation of the whole; if not, each looks at its own loader, and one alone may.
         """
-        model = self.model
-        return evaluate(model, loader, self.lagrangian, split=split, forward=forward, across_ranks=across_ranks)
+        evaluation: Evaluation = self._evaluate(loader, split=split, forward=forward, across_ranks=across_ranks)
+        return evaluation
+
+    def _evaluate(self: Any, loader: Iterable[Any], *, across_ranks: bool = True, **options: Any) -> Evaluation:
+        """Of what is trained."""
+        sharded, ranks = self._sharded is not None, self.lagrangian.ranks
+        if sharded and not across_ranks:
+            raise ConfigError(
+                "a sharded model cannot be evaluated by one rank alone: call evaluate(loader) on every rank, or "
+                "pruner.gather() on every rank and then look at the pruner's own model"
+            )
+        if sharded:
+            share_buffers(self.engine.model, ranks)
+        return evaluate(
+            self.engine.model,
+            loader,
+            self.lagrangian,
+            across_ranks=across_ranks,
+            in_step=sharded and ranks.size > 1,
+            **options,
+        )
 
     def remove_round(self: Any) -> None:
         """``step()`` without its options, for the run."""

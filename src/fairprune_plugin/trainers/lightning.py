@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..engine.schedule_free import refuse_schedule_free
 from ..errors import ConfigError, DataError, MissingHostError, TrainingStateError
 from .session import session_of
 
@@ -43,8 +44,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
             ``remove``: as in :class:`~.session.Session`.
 
     Raises:
-        ConfigError: For a pruner with several rounds of removal; at the start of training for one of another module, or
-            for float16 with a gradient scaler.
+        ConfigError: For a pruner with several rounds of removal; at the start of training for one of another module.
     """
 
     def __init__(self, pruner: Any, *, log: bool = True, **session: Any) -> None:
@@ -52,6 +52,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
         self.session = session_of(self, pruner, session)
         self.log = log
         self.removed = False
+        self._left_out = False
         self._undo: Callable[[], None] | None = None
 
     # ---- Lightning's hooks ---------------------------------------------------------------------------------
@@ -65,17 +66,14 @@ class BiFPCallback(Callback):  # type: ignore[misc]
                 "the pruner was built for another model: pass the LightningModule that is trained, or a network inside "
                 "of it, to BiFPPruner(model, …)"
             )
-        if getattr(trainer.precision_plugin, "scaler", None) is not None:
-            raise ConfigError(
-                "precision='16-mixed' scales gradients and leaves steps out, which the mask steps cannot follow: use "
-                "precision='bf16-mixed' or 32-bit"
-            )
         self._replace_training_step(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         steps = trainer.estimated_stepping_batches
         if trainer.fast_dev_run and steps == 1:
             raise ConfigError("fast_dev_run takes a single step, the mask needs at least two: fast_dev_run=2 or more")
+        for optimizer in trainer.optimizers:
+            refuse_schedule_free(optimizer)
         self.session.begin(steps if isinstance(steps, int) else None, trainer.global_step)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
@@ -83,10 +81,13 @@ class BiFPCallback(Callback):  # type: ignore[misc]
         own = {id(parameter) for parameter in self.session.pruner.model.parameters()}
         if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
             return
-        if pl_module.automatic_optimization and not self.session.has_loss:  # training_step returned None
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        # training_step returned None: for every batch, or (under a scaler Lightning then makes no update) for the last.
+        nothing = not self.session.has_loss or (scaler is not None and self._left_out)
+        if pl_module.automatic_optimization and nothing:
             self.session.pass_over()
         else:
-            self.session.before_update()
+            self.session.before_update(scaler, optimizer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         stepped = self.session.stepped
@@ -141,6 +142,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
             self._undo = None
 
     def _with_penalty(self, output: Any) -> Any:
+        self._left_out = output is None
         if output is None:  # Lightning's way of leaving a batch out
             return None
         if isinstance(output, Mapping) and "logits" in output:

@@ -149,16 +149,23 @@ class Session:
         """Whether a step was made and :meth:`after_update` is still to come."""
         return self._stepped
 
-    def before_update(self) -> None:
-        """Between the last backward pass and the optimizer's update: a weight step or a mask step."""
-        self.pruner.regularize(self.pruner.model)
+    def before_update(self, scaler: Any = None, optimizer: Any = None) -> None:
+        """Between the last backward pass and the optimizer's update: a weight step or a mask step.
+
+        Args:
+            scaler: The trainer's ``torch.amp.GradScaler``, if it has one; it may have unscaled the gradients already.
+            optimizer: Whose gradients they are, without the trainer's wrapper; needed with a scaler.
+        """
+        self.pruner.regularize(self.pruner.model, scaler=scaler, optimizer=optimizer)
         self._losses_of_this_step = 0
         self._stepped = True
 
     def pass_over(self) -> None:
-        """In place of :meth:`before_update`, when there is no gradient as every batch of the step was left out: it counts
-        as a step, for the trainer counts it too, and the mask keeps to its schedule."""
+        """In place of :meth:`before_update`, when there is no gradient as every batch of the step was left out, or when
+        the trainer will leave out the update: it counts as a step, for the trainer counts it too, and the mask keeps to its
+        schedule."""
         self.pruner.engine.pass_over()
+        self._losses_of_this_step = 0
         self._stepped = True
 
     def after_update(self) -> dict[str, float]:

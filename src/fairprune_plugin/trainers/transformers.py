@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..engine import checkpoint
+from ..engine.schedule_free import refuse_schedule_free
 from ..errors import ConfigError, DataError, MissingHostError, TrainingStateError
 from .sensitive_fields import SensitiveFields
 from .session import session_of
@@ -121,6 +122,7 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
                 "the callback alone has no say in the loss: instead of passing it in callbacks=[…], call "
                 "BiFPCallback(pruner).attach(trainer) before trainer.train()"
             )
+        refuse_schedule_free(self._own_optimizer())
         if state.global_step > 0 and not self._loaded:
             self._find_checkpoint(args, state)
         self._loaded = False
@@ -132,7 +134,7 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
                 f"{type(self._trainer).__name__}.compute_loss did not call compute_loss_func, so the constraint is not in "
                 "the loss: let it call self.compute_loss_func(outputs, labels, num_items_in_batch=…)"
             )
-        self.session.before_update()
+        self.session.before_update(self._trainer.accelerator.scaler, self._own_optimizer())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         scalars = self.session.after_update()
@@ -149,6 +151,11 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.removed = self.session.end()
+
+    def _own_optimizer(self) -> Any:
+        """The trainer's optimizer, out of accelerate's wrapper: the one that a scaler knows."""
+        optimizer = self._trainer.optimizer
+        return getattr(optimizer, "optimizer", optimizer)
 
     # ---- the sensitive attribute, and resuming -------------------------------------------------------------
 
@@ -215,7 +222,6 @@ def _check_trainer(trainer: Any, model: Any) -> None:
         "auto_find_batch_size=True: it starts over with a model that is pruned in part; set the batch size": (
             args.auto_find_batch_size
         ),
-        "fp16=True: a scaler leaves steps out, which the mask steps cannot follow; use bf16=True": args.fp16,
         "several GPUs in one process (DataParallel): start it with torchrun": args.n_gpu > 1,
         "FSDP or DeepSpeed: their parameters are shards": trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled,
         "label_smoothing_factor: the pruner's loss takes its place; pass "
