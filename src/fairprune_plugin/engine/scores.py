@@ -85,7 +85,7 @@ class MaskScores:
         """Keeps only some units (those left after channels were removed), ``(U',)`` positions."""
         for name in ("initial", "first", "second", "relaxed"):
             setattr(self, name, getattr(self, name)[index].clone())
-        if self.prior.dim():
+        if isinstance(self.prior, Tensor):
             self.prior = self.prior[index].clone()
 
     def state_dict(self) -> dict[str, Tensor | int]:
@@ -105,13 +105,13 @@ class MaskScores:
         self._updates = torch.full_like(self._updates, int(state["updates"]))
 
 
-def _prior(initial: Tensor, config: BiLevelConfig, single: Tensor | None) -> Tensor:
-    """Weight of the initial saliency: one for all units (0-d), or ``(U,)`` where single weights and larger units mix."""
+def _prior(initial: Tensor, config: BiLevelConfig, single: Tensor | None) -> Tensor | float:
+    """Weight of the initial saliency: one for all units, or ``(U,)`` where single weights and larger units mix."""
     if config.prior is not None:
-        return initial.new_tensor(config.prior)
+        return config.prior
     if single is None or not bool(single.any()):
-        return initial.new_tensor(PRIOR)
+        return PRIOR
     if bool(single.all()):
-        return initial.new_tensor(PRIOR_OF_SINGLE_WEIGHTS)
+        return PRIOR_OF_SINGLE_WEIGHTS
     single = single.to(initial.device)
     return torch.where(single, PRIOR_OF_SINGLE_WEIGHTS, PRIOR).to(initial.dtype)
