@@ -23,6 +23,8 @@ STYLE = {
     "magnitude + constraint": {"color": "#d1650f", "linewidth": 1.8, "marker": "s", "zorder": 4},
     "prune-then-fair": {"color": "#b0227a", "linewidth": 1.6, "marker": "^", "zorder": 3},
     "ceag": {"color": "#7a5c00", "linewidth": 1.4, "marker": "v", "zorder": 3},
+    "fair-then-prune": {"color": "#2e7d4f", "linewidth": 1.4, "linestyle": "-.", "marker": "D", "zorder": 3},
+    "lottery-then-fair": {"color": "#6b6b6b", "linewidth": 1.4, "linestyle": ":", "marker": "P", "zorder": 3},
     "magnitude": {"color": "#333333", "linewidth": 1.4, "linestyle": "--", "marker": "x", "zorder": 3},
 }
 OTHER = {"color": "#b8b8b8", "linewidth": 1.0, "marker": ".", "zorder": 1}
@@ -50,9 +52,24 @@ def curves(path: Path, rows: Sequence[Row], setting: Setting, removed: str = "pa
         axis.spines[["top", "right"]].set_visible(False)
     axes[1].axhline(setting.tolerance, color="#117733", linewidth=1.2)
     axes[1].text(0.01, setting.tolerance, " tolerance", color="#117733", va="bottom", transform=_left(axes[1]))
+    focus(axes[0])
     axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle(setting.title, fontsize=10)
     save(figure, path)
+
+
+def focus(axis: Any) -> None:
+    """Cuts off what lies far below everything else (a collapsed model), as a box plot tells outliers, and says so."""
+    values = sorted(float(y) for line in axis.get_lines() for y in line.get_ydata())
+    if len(values) < 4:
+        return
+    low, _, high = statistics.quantiles(values, n=4)
+    fence = low - 1.5 * (high - low)
+    if values[0] < fence:
+        inside = [value for value in values if value >= fence]
+        margin = 0.05 * (inside[-1] - inside[0])
+        axis.set_ylim(inside[0] - margin, inside[-1] + margin)
+        axis.set_title("worse values lie below the frame", fontsize=7, color="#777777", loc="left", pad=2)
 
 
 def save(figure: Any, path: Path) -> None:
@@ -107,6 +124,7 @@ def ladder(path: Path, rows: Sequence[Row], setting: Setting) -> None:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[1].axhline(setting.tolerance, color="#117733", linewidth=1.2)
+    focus(axes[0])
     axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle(setting.title, fontsize=10)
     save(figure, path)
