@@ -73,7 +73,9 @@ class Watcher:
             # What a channel left with: frozen where it is hidden, and (not seen here) held where it is zero. Once the mask
             # is final nothing hidden can return, and momentum may do with it what it likes.
             if not self.pruner.engine.weights.final:
-                assert torch.equal(live[frozen & ~zero], known[frozen & ~zero]), f"step {step}: {name} moved while hidden"
+                assert torch.equal(live[frozen & ~zero], known[frozen & ~zero]), (
+                    f"step {step}: {name} moved while hidden"
+                )
                 self.frozen += int((frozen & ~zero).sum())
             self.moved += int((live != known)[~zero].sum())
             self.known[name] = torch.where(zero, known, live)
