@@ -27,7 +27,7 @@ from .nni_masks import CALIBRATION, HostMasks, fpgm, gradual, taylor
 from .problems import Problem, Setting
 from .tuning import MOMENTS, Budget, batches, make_optimizer, tune
 
-DUAL_RATE = 0.5  # of CEAG's and the equalised loss's own multipliers, per step: better than 0.1 and 2 on seeds 0 to 2
+DUAL_RATE = 0.5  # of CEAG's and the equalised loss's own multipliers, per step; docs/results.md says how it was chosen
 
 
 @dataclass(frozen=True)
