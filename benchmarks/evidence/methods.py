@@ -24,8 +24,9 @@ from .baselines.lottery_ticket import Ticket, lottery_ticket
 from .baselines.single_weights import SingleWeights
 from .moments import RECALIBRATION
 from .nni_masks import CALIBRATION, HostMasks, fpgm, gradual, taylor
+from .objective_tuning import tune
 from .problems import Problem, Setting
-from .tuning import MOMENTS, Budget, batches, make_optimizer, tune
+from .tuning import MOMENTS, Budget, batches, make_optimizer
 
 DUAL_RATE = 0.5  # of CEAG's and the equalised loss's own multipliers, per step; docs/results.md says how it was chosen
 
@@ -296,7 +297,7 @@ def tuned(
 ) -> nn.Module:
     """``fit`` without a mask to learn: the multipliers, drivers and choice of a moment are the package's own.
 
-    ``after_step`` is called after every optimizer step, as that of :func:`.tuning.tune`.
+    ``after_step`` is called after every optimizer step, as that of :func:`.objective_tuning.tune`.
     """
     pruner = _pruner(problem, model, Budget(0.0, passes, lr), constraint)
     return _fit(problem, pruner, model, passes, lr, after_step=after_step).model

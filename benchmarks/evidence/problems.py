@@ -64,8 +64,8 @@ class Setting:
 
 SETTINGS = {
     "smiling": Setting("celeba", "Smiling", "Male", "equal_opportunity", 0.03),
-    "wavy": Setting("celeba", "Wavy_Hair", "Male", "equal_opportunity", 0.2),
-    "bags": Setting("celeba", "Bags_Under_Eyes", "Male", "equal_opportunity", 0.1),
+    "wavy": Setting("celeba", "Wavy_Hair", "Male", "degradation_parity", 0.02),
+    "bags": Setting("celeba", "Bags_Under_Eyes", "Male", "degradation_parity", 0.02),
     "blond": Setting(
         "celeba", "Blond_Hair", "Male", "degradation_parity", 0.01
     ),  # 16 blond men in test: no rate of theirs

@@ -24,8 +24,9 @@ from .baselines.single_weights import SingleWeights, random_weights
 from .methods import CALIBRATION, DUAL_RATE, RECALIBRATION, Method, Outcome, dense, excess_gap, find_ticket, tuned
 from .methods import PLAIN as PLAIN_ON_CHANNELS
 from .nni_masks import HostMasks
+from .objective_tuning import tune
 from .problems import Problem
-from .tuning import Budget, batches, tune
+from .tuning import Budget, batches
 
 
 @dataclass

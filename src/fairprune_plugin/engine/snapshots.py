@@ -29,32 +29,34 @@ SELECTIONS = (BOTH, GAP, UPPER_BOUND)
 
 
 def rank(evaluation: Evaluation, select_by: str = GAP, training_excess: float = 0.0) -> tuple[float, ...]:
-    """Order of preference: no excess over the tolerance, and accuracy.
+    """Order of preference: within the tolerance first, then accuracy less the excess over the tolerance.
 
     A model that predicts one class for everybody has equal rates and no use. Right after many channels have gone nearly
     every network does so for some steps, so it comes after every other model, feasible or not.
 
     Args:
         evaluation: Of a snapshot.
-        select_by: Whether the excess is that of the gap, of the upper bound of its 95 % interval, or (``BOTH``) that of the
-            gap on validation and training data: then feasible on validation comes first, and accuracy less both excesses
-            decides.
+        select_by: Whether the excess is that of the gap (``GAP``), of the upper bound of its 95 % interval
+            (``UPPER_BOUND``), or of the gap with that on training data added once feasible moments are apart (``BOTH``).
         training_excess: By how much the gap on training data exceeds the tolerance.
     """
     return (-float(evaluation.degenerate), *_by_rule(evaluation, select_by, training_excess))
 
 
 def _by_rule(evaluation: Evaluation, select_by: str, training_excess: float) -> tuple[float, ...]:
-    if select_by == BOTH:
-        # Feasible on validation first. The best of many moments by one small split is partly the luckiest one: a gap
-        # that training data see as well is not. A gap is known to a few points at best, so that neither excess may cost
-        # any amount of accuracy: of infeasible moments, the one with the least excess was often the first at the target
-        # size, points below the others in accuracy, by luck of a noisy gap.
-        return (-float(evaluation.excess > 0), evaluation.accuracy - evaluation.excess - training_excess)
+    # Feasible first. A gap is known to a few points at best, so that an excess may not cost any amount of accuracy: of
+    # infeasible moments, the one with the least excess was often the first at the target size, points below the others in
+    # accuracy, by luck of a noisy gap.
+    by_gap = (-float(evaluation.excess > 0), evaluation.accuracy - evaluation.excess)
     if select_by == UPPER_BOUND:
+        upper = evaluation.upper_excess
         # An undefined gap leaves every moment of a run without an upper bound: then the defined gaps decide.
-        return (-evaluation.upper_excess, -evaluation.excess, evaluation.accuracy)
-    return (-evaluation.excess, evaluation.accuracy)
+        return (-float(upper > 0), evaluation.accuracy - upper, *by_gap)
+    if select_by == BOTH:
+        # The best of many moments by one small split is partly the luckiest one: a gap that training data see as well is
+        # not.
+        return (by_gap[0], by_gap[1] - training_excess)
+    return by_gap
 
 
 class BestSnapshot:

@@ -72,10 +72,11 @@ class Training:
             progress: Whether to show a progress bar.
             forward: ``(model, x) → logits``; default ``model(x)``, its ``.logits`` if there is one.
             on_evaluation: Called with each :class:`~..engine.result.HistoryRow`.
-            select_by: Which snapshots are feasible: those whose ``"gap"`` on validation data is within the tolerance,
-                those where it is on ``"both"`` validation data and as many training batches (default; measured for
-                moments that could be the best only), or those where the ``"upper_bound"`` of the validation gap's 95 %
-                interval is.
+            select_by: Which snapshot is returned: one within the tolerance on validation data if there is any, then the
+                most accurate less the excess over the tolerance: that of the validation ``"gap"``, that of ``"both"``
+                this gap and the one on as many training batches (default; measured for moments that could be the best
+                only), or that of the ``"upper_bound"`` of the validation gap's 95 % interval, which is then what has to
+                be within the tolerance.
             driver: Which data move the multipliers: ``"validation"`` (default if there is a loader), ``"train"``,
                 ``"both"``: whichever is violated more, or ``"folds"``: parts of the training data that are held out in
                 turn.

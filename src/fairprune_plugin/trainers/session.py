@@ -33,7 +33,8 @@ class Session:
             feasible moment at the target size; default: training data drive them, and the last moment is taken.
         dual_every: Optimizer steps between two validation batches that move the multipliers.
         validate_every: Optimizer steps between two evaluations; default a twentieth of the run.
-        select_by: What makes a moment feasible: the ``"gap"`` on validation data, or its ``"upper_bound"``.
+        select_by: What is to be within the tolerance, and whose excess weighs against accuracy where it is not: the
+            ``"gap"`` on validation data, or its ``"upper_bound"``.
         forward: ``(model, x) → logits`` for validation batches.
         metrics: One or several :class:`~..engine.metrics.Metrics` hooks.
         remove: Whether the hidden channels are removed at the end of training.
