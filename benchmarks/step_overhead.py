@@ -31,6 +31,16 @@ from resnet18 import ResNet18
 Forward = Callable[[nn.Module, Tensor], Tensor]
 GROUPS = (2, 10, 100, 1000)
 KINDS = ("plain", "joint", "weight", "mask")
+# Pixels of a side and batch that a model is usually trained with, in small batches; and a case where little is computed
+# for each parameter.
+USUAL = {
+    "mlp": (32, 128),
+    "resnet18": (224, 16),
+    "resnet50": (224, 16),
+    "mobilenetv2": (224, 16),
+    "vit_small": (224, 16),
+}
+SMALL = (64, 16)
 GOALS = {"weight step": 1.03, "joint step": 1.05, "mask step": 1.05}
 TOTAL_STEPS = 10**6
 BUILT = 5  # times that every pruner is built
@@ -111,8 +121,9 @@ def bifp(model: nn.Module, x: Tensor, options: dict[str, Any], steps: int, *, se
 def measure_construction(name: str, args: argparse.Namespace, clock: Callable[[], float]) -> dict[str, Any]:
     """One row of the table of construction."""
     torch.manual_seed(0)
-    model, head, forward = MODELS[name](args.size)
-    x = torch.randn(1, 3, args.size, args.size)
+    size = SMALL[0]
+    model, head, forward = MODELS[name](size)
+    x = torch.randn(1, 3, size, size)
     group_norm = tp.importance.GroupMagnitudeImportance(p=2)
     builders: dict[str, Callable[[dict[str, Any]], Any]] = {
         "graph": lambda options: tp.pruner.BasePruner(model, x, importance=None, **options),
@@ -139,12 +150,11 @@ def measure_construction(name: str, args: argparse.Namespace, clock: Callable[[]
 class Subject:
     """A model in the middle of its ramp: some 44 % of the channels are hidden (of 50 %)."""
 
-    def __init__(self, name: str, batch: int, args: argparse.Namespace) -> None:
-        self.model, head, self.forward = MODELS[name](args.size)
+    def __init__(self, name: str, size: int, batch: int, args: argparse.Namespace) -> None:
+        self.model, head, self.forward = MODELS[name](size)
         # Scores that never change would never move the mask.
         self.batches = [
-            (torch.randn(batch, 3, args.size, args.size), *(torch.randint(0, 2, (batch,)) for _ in range(2)))
-            for _ in range(4)
+            (torch.randn(batch, 3, size, size), *(torch.randint(0, 2, (batch,)) for _ in range(2))) for _ in range(4)
         ]
         options = host_options(name, self.model, head, self.forward, args.ratio)
         with warnings.catch_warnings():
@@ -191,10 +201,13 @@ class Subject:
         self.optimizer.step()
 
 
-def measure_steps(name: str, batch: int, args: argparse.Namespace, clock: Callable[[], float]) -> dict[str, Any]:
-    """One row of the table of steps."""
+def measure_steps(
+    name: str, shape: tuple[int, int], args: argparse.Namespace, clock: Callable[[], float]
+) -> dict[str, Any]:
+    """One row of a table of steps; ``shape``: pixels of a side and batch."""
     torch.manual_seed(0)
-    order, subject = random.Random(0), Subject(name, batch, args)
+    size, batch = shape
+    order, subject = random.Random(0), Subject(name, size, batch, args)
     first = [subject.took(kind, 0, clock) for kind in KINDS for _ in range(2)]
     rounds = max(args.rounds, int(args.seconds / sum(first[1::2])))
     took: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -205,6 +218,7 @@ def measure_steps(name: str, batch: int, args: argparse.Namespace, clock: Callab
     row: dict[str, Any] = {
         "model": name,
         "parameters": f"{parameters / 1e6:.1f} M",
+        "pixels": f"{size} × {size}",
         "batch": batch,
         "rounds": rounds,
         "plain step, seconds": round(statistics.median(took["plain"]), 3),
@@ -240,19 +254,18 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def page(
-    steps: list[dict[str, Any]],
+    usual: list[dict[str, Any]],
+    small: list[dict[str, Any]],
     construction: list[dict[str, Any]],
     groups: list[dict[str, Any]],
     args: argparse.Namespace,
 ) -> str:
-    batches = " ".join(map(str, args.batch))
-    command = f"--rounds {args.rounds} --seconds {args.seconds:g} --batch {batches} --size {args.size}"
-    pixels = f"{args.size} × {args.size}"
+    command = f"--rounds {args.rounds} --seconds {args.seconds:g}"
     return f"""# Performance
 
 Made by `benchmarks/step_overhead.py {command} --clock {args.clock}`
-on a CPU with {args.threads} thread(s), torch {torch.__version__}: {args.ratio:.0%} pruning, images of {pixels}
-pixels, SGD with momentum and weight decay. {args.note}
+on a CPU with {args.threads} thread(s), torch {torch.__version__}: {args.ratio:.0%} pruning, SGD with momentum and
+weight decay. {args.note}
 
 ## Steps
 
@@ -262,9 +275,17 @@ once it is final. The *mask step* is that of strict alternation (`joint=False`),
 weights kept aside for hidden channels that may return, as a share of the parameters, while the mask is learned; once it is
 final, nothing is held.
 
-{table(steps)}
+Images of the size that these networks are made for (those of CIFAR for the MLP), in modest batches:
 
-{_reached(steps)}
+{table(usual)}
+
+{_reached(usual)}
+
+Little computed for each parameter: small images in small batches:
+
+{table(small)}
+
+{_reached(small)}
 
 Where it goes. A weight step multiplies the mask into two tensors of each layer that reads hidden channels: the gradient
 before the optimizer's step, the weights after it. A joint step looks at these layers' weights, gradients and held weights
@@ -295,11 +316,7 @@ def _reached(steps: list[dict[str, Any]]) -> str:
     """Which rows are within the goals, in words made of the table."""
     sentences = []
     for column, goal in GOALS.items():
-        missed = [
-            f"{row['model']} at batch {row['batch']} ({row[column].split()[0]})"
-            for row in steps
-            if float(row[column].split()[0]) > goal
-        ]
+        missed = [f"{row['model']} ({row[column].split()[0]})" for row in steps if float(row[column].split()[0]) > goal]
         within = f"{len(steps) - len(missed)} of {len(steps)} rows are within {goal:g}"
         sentences.append(f"{column.capitalize()}: {within}" + (f", not {', '.join(missed)}." if missed else "."))
     return "Goals: a weight step within 1.03, one that learns the mask within 1.05. " + " ".join(sentences)
@@ -311,8 +328,6 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=15, help="at least")
     parser.add_argument("--seconds", type=float, default=20.0, help="of a row at least")
-    parser.add_argument("--batch", type=int, nargs="+", default=[64, 16])
-    parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--ratio", type=float, default=0.5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=("cpu", "wall"), default="wall", help="cpu: of this process")
@@ -325,17 +340,17 @@ def main() -> None:
     for name in args.models:
         construction.append(measure_construction(name, args, clock))
         print(json.dumps(construction[-1], ensure_ascii=False), flush=True)
-    steps = []
-    for batch in args.batch:
-        for name in args.models:
-            steps.append(measure_steps(name, batch, args, clock))
-            print(json.dumps(steps[-1], ensure_ascii=False), flush=True)
+    usual, small = [], []
+    for name in args.models:
+        for rows, shape in ((usual, USUAL[name]), (small, SMALL)):
+            rows.append(measure_steps(name, shape, args, clock))
+            print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the 1000 groups, most are in no batch
         groups = measure_groups(max(args.rounds, 30), clock)
     print(json.dumps(groups), flush=True)
     if args.out is not None:
-        args.out.write_text(page(steps, construction, groups, args))
+        args.out.write_text(page(usual, small, construction, groups, args))
 
 
 if __name__ == "__main__":
