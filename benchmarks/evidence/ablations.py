@@ -46,14 +46,15 @@ their own, which cost a pass and leave the weights alone, so that the constraint
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     known = {**METHODS, **ABLATIONS}
-    commands = parser(__doc__, "ablations", settings=("smiling", "wavy"), methods=tuple(ABLATIONS), known=known)
-    commands.add_argument("--ratio", type=float, default=0.9)
+    commands = parser(__doc__, "ablations", settings=("smiling",), methods=tuple(ABLATIONS), known=known)
+    commands.add_argument("--ratios", nargs="+", type=float, default=[0.9])
     args = commands.parse_args(argv)
     jobs = [
         # One learning rate for all: variants differ in one thing only.
-        Job(setting, method, replace(budget(setting, method, args.ratio, args.passes), lr=RATE[setting.network]), seed)
+        Job(setting, method, replace(budget(setting, method, ratio, args.passes), lr=RATE[setting.network]), seed)
         for seed in args.seeds
         for setting in chosen(args)
+        for ratio in args.ratios
         for method in args.methods
     ]
     rows = collect(args, jobs, known)
@@ -65,7 +66,10 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     """The page, from records alone."""
     parts = ["# Ablations\n", INTRODUCTION]
     for setting, own in by_setting(rows).items():
-        parts += [f"## {setting.title}\n", comparison_table(own, "bifp") + "\n"]
+        parts.append(f"## {setting.title}\n")
+        for ratio in sorted({row["budget"]["ratio"] for row in own}):
+            at = [row for row in own if row["budget"]["ratio"] == ratio]
+            parts.append(f"{ratio:.0%} of the parameters removed:\n\n{comparison_table(at, 'bifp')}\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(parts))
 

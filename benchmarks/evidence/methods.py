@@ -355,6 +355,7 @@ METHODS: dict[str, Method] = {
     "magnitude + constraint": one_shot("magnitude", constrained=True),
     "magnitude uniform + constraint": one_shot("magnitude uniform", constrained=True),
     "fairgrape + constraint": one_shot("fairgrape", constrained=True),
+    "lamp + constraint": one_shot("lamp", constrained=True),
     "snip + constraint": one_shot("snip", constrained=True),
     "fairprune + constraint": one_shot("fairprune", constrained=True),
     **{name: by_nni(make_masks) for name, make_masks in NNI.items()},

@@ -25,7 +25,7 @@ OWN = "bifp"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
-    commands = parser(__doc__, "sparsity", settings=("smiling", "wavy"), methods=tuple(METHODS))
+    commands = parser(__doc__, "sparsity", settings=("smiling",), methods=tuple(METHODS))
     commands.add_argument("--ratios", nargs="+", type=float, default=list(RATIOS))
     args = commands.parse_args(argv)
     settings = chosen(args)

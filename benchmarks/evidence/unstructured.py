@@ -21,7 +21,7 @@ RATIOS = (0.7, 0.9, 0.95, 0.98)
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     known = tuple(WEIGHT_METHODS)
-    commands = parser(__doc__, "unstructured", settings=("smiling", "wavy"), methods=known, known=known)
+    commands = parser(__doc__, "unstructured", settings=("smiling",), methods=known, known=known)
     commands.add_argument("--ratios", nargs="+", type=float, default=list(RATIOS))
     args = commands.parse_args(argv)
     settings = chosen(args)
