@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from driving import SGD, SmallCNN, SmallMLP, batches_for, drive, example_of, output_layer
 from fairprune_plugin import EqualOpportunity
-from fairprune_plugin.errors import FairPruneWarning, TrainingStateError, UnsupportedModelError
+from fairprune_plugin.errors import FairPruneWarning, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner
 
 MODELS = {"cnn": SmallCNN, "mlp": SmallMLP}
@@ -511,46 +511,6 @@ def test_a_wrapper_around_the_model_may_be_regularized() -> None:
     pruner.loss(wrapper(x), y, s).backward()
     pruner.regularize(wrapper)
     assert pruner.engine.step_index == 1
-
-
-def test_a_ratio_for_one_layer_alone_rises_by_the_schedule_too() -> None:
-    model = SmallMLP()
-    pruner = BiFPPruner(
-        model,
-        example_of(model),
-        pruning_ratio=0.0,
-        pruning_ratio_dict={model.fc1: 0.5},
-        ignored_layers=[model.head],
-        total_steps=STEPS,
-        iterative_steps=2,
-        bilevel={"warmup": 0.1, "ramp_end": 0.5},
-    )
-    optimizer: torch.optim.Optimizer = SGD(model.parameters(), lr=0.05)
-    hidden: list[int] = []
-    for _ in range(2):
-        batches = batches_for(model, STEPS // 2)
-        drive(pruner, model, optimizer, batches, lambda _: hidden.append(int((~kept_of(pruner, "fc1")).sum())))
-        pruner.step()
-        optimizer = pruner.rebuild_optimizer(optimizer)
-    first, second = hidden[:20], hidden[20:]
-    assert first[:2] == [0, 0]  # warm-up
-    assert first == sorted(first)
-    assert len(set(first)) > 2  # it rises, it does not jump
-    assert (max(first), max(second)) == (4, 4)
-    assert (model.fc1.out_features, model.fc2.out_features) == (8, 16)
-
-
-def test_a_group_that_the_caller_does_not_prune_is_reported() -> None:
-    model, pruner = build("mlp", total_steps=4)
-    drive(pruner, model, SGD(model.parameters(), lr=0.05), batches_for(model, 4))
-    groups = pruner.step(interactive=True)
-    for _ in pruner.host_groups:
-        group = next(groups)
-        if group[0].dep.target.module is model.fc2:
-            group.prune()
-    with pytest.raises(UnsupportedModelError, match=r"step\(interactive=True\) was not pruned"):
-        next(groups)
-    assert model(example_of(model)).isfinite().all()  # the other layer's channels are hidden as before
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.01])
