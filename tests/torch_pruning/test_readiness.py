@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from driving import SGD, SmallMLP, batches_for, drive, example_of
+from driving import SGD, SmallMLP, batches_for, drive, small_pruner
 from fairprune_plugin import EqualOpportunity
 from fairprune_plugin.errors import FairPruneWarning, NonFiniteError, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner
@@ -19,9 +19,8 @@ STEPS, RAMP_END = 8, 4
 
 def build(**options: Any) -> tuple[SmallMLP, BiFPPruner, torch.optim.Optimizer]:
     model = SmallMLP()
-    settings = {"pruning_ratio": 0.5, "total_steps": STEPS, "bilevel": {"ramp_end": RAMP_END / STEPS}, **options}
-    pruner = BiFPPruner(model, example_of(model), ignored_layers=[model.head], self_check=False, **settings)
-    return model, pruner, SGD(model.parameters(), lr=0.05, momentum=0.9)
+    settings = {"total_steps": STEPS, "bilevel": {"ramp_end": RAMP_END / STEPS}, "self_check": False, **options}
+    return model, small_pruner(model, **settings), SGD(model.parameters(), lr=0.05, momentum=0.9)
 
 
 def assert_refused(model: nn.Module, pruner: BiFPPruner, error: type[Exception], message: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from driving import SmallMLP, batches_for, drive, example_of
+from driving import SmallMLP, batches_for, drive, kept_of, small_pruner
 from fairprune_plugin.masks.masked_weights import MaskedWeights
 from fairprune_plugin.torch_pruning import BiFPPruner
 from fairprune_plugin.torch_pruning.renewal import ParameterRenewal, Renewed, in_sequence, unchanged
@@ -156,12 +156,9 @@ def test_values_stay_with_their_channels(kind: str) -> None:
 def test_optimizer_state_is_cut_like_the_weights() -> None:
     model = SmallMLP()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    pruner = BiFPPruner(model, example_of(model), pruning_ratio=0.5, ignored_layers=[model.head], total_steps=8)
+    pruner = small_pruner(model, total_steps=8)
     drive(pruner, model, optimizer, batches_for(model, 8))
-    (first,) = [i for i, group in enumerate(pruner.host_groups) if group.channels.name == "fc1"]
-    (second,) = [i for i, group in enumerate(pruner.host_groups) if group.channels.name == "fc2"]
-    keep = pruner.engine.weights.keep
-    rows, columns = keep[pruner.engine.weights.of(second)], keep[pruner.engine.weights.of(first)]
+    rows, columns = kept_of(pruner, "fc2"), kept_of(pruner, "fc1")
     moment = optimizer.state[model.fc2.weight]["exp_avg"][rows][:, columns].clone()
     pruner.step()
     fresh = pruner.rebuild_optimizer(optimizer)

@@ -12,7 +12,7 @@ from host_networks import MLP, batches, prune_mlp, sgd, train
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driving import SGD, SmallMLP, batches_for, drive, example_of
+from driving import SGD, SmallMLP, batches_for, drive, example_of, kept_of, small_pruner
 from fairprune_plugin.engine.config import BiLevelConfig
 from fairprune_plugin.engine.timetable import Timetable
 from fairprune_plugin.errors import ConfigError, UnsupportedModelError
@@ -142,20 +142,12 @@ def test_a_last_round_that_is_too_short_is_said_before_channels_are_gone() -> No
     assert pruner.engine.timetable.steps == 2
 
 
-def kept_of(pruner: BiFPPruner, layer: str) -> torch.Tensor:
-    """Which of a layer's output channels the mask keeps."""
-    (index,) = [i for i, group in enumerate(pruner.host_groups) if group.channels.name == layer]
-    return pruner.engine.weights.keep[pruner.engine.weights.of(index)]
-
-
 def test_a_ratio_for_one_layer_alone_rises_by_the_schedule_too() -> None:
     model, steps = SmallMLP(), 40
-    pruner = BiFPPruner(
+    pruner = small_pruner(
         model,
-        example_of(model),
         pruning_ratio=0.0,
         pruning_ratio_dict={model.fc1: 0.5},
-        ignored_layers=[model.head],
         total_steps=steps,
         iterative_steps=2,
         bilevel={"warmup": 0.1, "ramp_end": 0.5},
@@ -253,7 +245,7 @@ def test_what_is_frozen_is_looked_up_in_the_smaller_model() -> None:
 
 def test_a_group_that_the_caller_does_not_prune_is_reported() -> None:
     model = SmallMLP()
-    pruner = BiFPPruner(model, example_of(model), ignored_layers=[model.head], pruning_ratio=0.5, total_steps=4)
+    pruner = small_pruner(model, total_steps=4)
     drive(pruner, model, SGD(model.parameters(), lr=0.05), batches_for(model, 4))
     groups: Any = pruner.step(interactive=True)
     for _ in pruner.host_groups:
