@@ -181,15 +181,16 @@ def test_write_replaces(tmp_path: Path) -> None:
 
 
 @needs_a_limit
-@pytest.mark.parametrize("kept", [0, 100, 1500, 2500], ids=lambda kept: f"after-{kept}-bytes")
+@pytest.mark.parametrize("kept", [0, 100, 1500, 2500, 100_000], ids=lambda kept: f"after-{kept}-bytes")
 def test_a_disk_that_is_full_is_an_os_error_and_the_old_file_stays(tmp_path: Path, kept: int) -> None:
-    """``torch.save`` alone makes a ``RuntimeError`` of it."""
-    path = tmp_path / "a.pt"
-    write(path, state(1))
+    """``torch.save`` alone makes a ``RuntimeError`` of it; in the middle of a large tensor also when a file of Python's says
+    what it is."""
+    path, large = tmp_path / "a.pt", {"large": torch.ones(30_000)}
+    write(path, {**state(1), **large})
     before = path.read_bytes()
     assert kept < len(before)
     with full_disk(after=kept), pytest.raises(OSError, match="File too large"):
-        write(path, state(2))
+        write(path, {**state(2), **large})
     assert path.read_bytes() == before
     assert names(tmp_path) == ["a.pt"]
 
