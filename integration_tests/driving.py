@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hypothesis import HealthCheck, Phase, settings
@@ -14,7 +14,9 @@ from torch.optim.optimizer import _global_optimizer_post_hooks
 
 from fairprune_plugin.engine.optimizers import OptimizerWatch
 from fairprune_plugin.torch_pruning import BiFPPruner
-from zoo import Case
+
+if TYPE_CHECKING:
+    from zoo import Case  # with transformers behind it, which takes seconds to import
 
 Batches = list[tuple[Tensor, Tensor, Tensor]]
 SGD = torch.optim.SGD
@@ -103,10 +105,22 @@ def drive(
         after_step(number)
 
 
+def small_pruner(model: nn.Module, **options: Any) -> BiFPPruner:
+    """A pruner for :class:`SmallCNN` or :class:`SmallMLP`, as a user would write it."""
+    needed = {"pruning_ratio": 0.5, "ignored_layers": [output_layer(model)]}
+    return BiFPPruner(model, example_of(model), **{**needed, **options})
+
+
 def pruner_of(case: Case, model: nn.Module, **options: Any) -> BiFPPruner:
     """A pruner for a model of the zoo, with what its architecture needs."""
     needed = {"pruning_ratio": 0.5, "ignored_layers": case.ignored(model), **case.pruner_kwargs(model)}
     return BiFPPruner(model, case.inputs(), **{**needed, **options})
+
+
+def kept_of(pruner: BiFPPruner, layer: str) -> Tensor:
+    """Which of a layer's output channels the mask keeps."""
+    (index,) = [i for i, group in enumerate(pruner.host_groups) if group.channels.name == layer]
+    return pruner.engine.weights.keep[pruner.engine.weights.of(index)].clone()
 
 
 def train_case(pruner: BiFPPruner, case: Case, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:

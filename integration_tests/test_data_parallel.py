@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
 
 from ranks.fits import FITS
 from ranks.loops import BAD, LOOPS
 from ranks.scenarios import data_parallel
-from ranks.told import Ranks, assert_close, environment, equal, play_all
+from ranks.told import Ranks, assert_close, environment, equal, forks_ranks, play_all
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "fork") or not (dist.is_available() and dist.is_gloo_available()),
-    reason="forks ranks that use gloo",
-)
+pytestmark = forks_ranks
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
-import torch.distributed as dist
 
 from ranks.scenarios import sharded
 from ranks.sharded import SHARDED
-from ranks.told import Ranks, assert_close, equal, play_all
+from ranks.told import Ranks, assert_close, equal, forks_ranks, play_all
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "fork") or not (dist.is_available() and dist.is_gloo_available()),
-    reason="forks ranks that use gloo",
-)
+pytestmark = forks_ranks
 
 
 @pytest.fixture(scope="module")

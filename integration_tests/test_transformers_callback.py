@@ -29,15 +29,18 @@ from fairprune_plugin.torch_pruning import BiFPPruner, load_pruned, save_pruned
 from fairprune_plugin.trainers.transformers import BiFPCallback
 from trainer_data import (
     BATCH,
+    CLIPPED_AT,
     EPOCHS,
     MICRO_BATCHES,
     Exchanging,
+    assert_good_and_smaller,
     assert_same,
     assert_steps_were_left_out,
     batches,
     large_scale,
     network,
     own_loop,
+    pruner_of,
     samples,
 )
 
@@ -94,34 +97,18 @@ def trainer_of(
 
 
 def pruner_for(model: Net, **options: Any) -> BiFPPruner:
-    settings = {"ignored_layers": [model.net.head], "pruning_ratio": 0.5, "self_check": False, **options}
-    constraint = EqualOpportunity(tolerance=0.02)
-    example = {"x": torch.zeros(2, 6)}
-    return BiFPPruner(model, example, constraint=constraint, **settings, output_transform=lambda out: out["logits"])
-
-
-def nothing(model: nn.Module) -> None:
-    """No clipping."""
-
-
-def clip(model: nn.Module) -> Tensor:
-    return nn.utils.clip_grad_norm_(model.parameters(), 0.05)
-
-
-def removed(run: tuple[nn.Module, BiFPPruner]) -> tuple[nn.Module, BiFPPruner]:
-    run[1].step()
-    return run
+    return pruner_of(model, {"x": torch.zeros(2, 6)}, output_transform=lambda out: out["logits"], **options)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("clipping", [False, True])
 def test_it_is_the_loop_of_ones_own(accumulate: int, clipping: bool, tmp_path: Path) -> None:
     model = Net()
-    args = arguments(tmp_path, gradient_accumulation_steps=accumulate, max_grad_norm=0.05 if clipping else 0.0)
+    args = arguments(tmp_path, gradient_accumulation_steps=accumulate, max_grad_norm=CLIPPED_AT if clipping else 0.0)
     trainer = trainer_of(model, args)
     callback = BiFPCallback(pruner_for(model)).attach(trainer)
     trainer.train()
-    expected = removed(own_loop(clip if clipping else nothing, nothing, accumulate=accumulate))
+    expected = own_loop(clip_before=clipping, accumulate=accumulate)
     assert callback.removed
     assert model.net.fc1.out_features == 8
     assert_same(model.net, callback.session.pruner, expected)
@@ -133,15 +120,15 @@ def test_float16_is_the_loop_of_ones_own_with_a_scaler(
     accumulate: int, clipping: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, own_scaler = Net(), large_scale()
-    args = arguments(tmp_path, gradient_accumulation_steps=accumulate, max_grad_norm=0.05 if clipping else 0.0)
+    args = arguments(tmp_path, gradient_accumulation_steps=accumulate, max_grad_norm=CLIPPED_AT if clipping else 0.0)
     trainer = trainer_of(model, args)
     scaler = in_float16(trainer, monkeypatch)
     callback = BiFPCallback(pruner_for(model)).attach(trainer)
     trainer.train()
-    expected = own_loop(clip if clipping else nothing, nothing, accumulate=accumulate, scaler=own_scaler)
+    expected = own_loop(clip_before=clipping, accumulate=accumulate, scaler=own_scaler)
     assert_steps_were_left_out(own_scaler)
     assert scaler.get_scale() == own_scaler.get_scale()
-    assert_same(model.net, callback.session.pruner, removed(expected))
+    assert_same(model.net, callback.session.pruner, expected)
 
 
 def in_float16(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> torch.amp.GradScaler:
@@ -196,8 +183,7 @@ def test_several_attributes_are_several_columns(tmp_path: Path) -> None:
     data = [{**row, "gender": row["sensitive"], "age": number % 2} for number, row in enumerate(rows())]
     data = [{key: value for key, value in row.items() if key != "sensitive"} for row in data]
     constraint = EqualOpportunity(tolerance=0.02, groups={"gender": 2, "age": 2})
-    settings = {"ignored_layers": [model.net.head], "pruning_ratio": 0.5, "self_check": False}
-    pruner = BiFPPruner(model, {"x": torch.zeros(2, 6)}, constraint=constraint, **settings)
+    pruner = pruner_of(model, {"x": torch.zeros(2, 6)}, constraint=constraint)
     trainer = trainer_of(model, arguments(tmp_path, num_train_epochs=1), data)
     held_out = torch.utils.data.DataLoader(data[:32], batch_size=16)
     callback = BiFPCallback(pruner, sensitive=("gender", "age"), validation=held_out).attach(trainer)
@@ -341,9 +327,7 @@ def test_bfloat16(tmp_path: Path) -> None:
     trainer = trainer_of(model, arguments(tmp_path, bf16=True))
     callback = with_validation(model).attach(trainer)
     trainer.train()
-    assert model.net.fc1.out_features == 8
-    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
-    assert float(callback.session.pruner.lagrangian.trackers[0].multipliers.value.max()) > 0
+    assert_good_and_smaller(model.net, callback.session.pruner)
 
 
 def test_a_length_that_cannot_be(tmp_path: Path) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from driving import SmallMLP, example_of
+from driving import SmallMLP, example_of, output_layer
 from fairprune_plugin import EqualOpportunity
 from fairprune_plugin.torch_pruning import BiFPPruner
 
 EPOCHS, MICRO_BATCHES, BATCH = 3, 8, 16
 TOO_LARGE = 2.0**20
+CLIPPED_AT = 0.05  # norm of the gradients
 
 
 def samples(count: int = MICRO_BATCHES * BATCH, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,21 +36,29 @@ def network() -> SmallMLP:
     return SmallMLP()
 
 
-def pruner_of(model: nn.Module, **options: Any) -> BiFPPruner:
-    """A pruner with a constraint that is violated."""
+def pruner_of(model: nn.Module, example: Any = None, **options: Any) -> BiFPPruner:
+    """A pruner of the network, or of a module around it, with a constraint that is violated."""
+    example, output = example_of(model) if example is None else example, output_layer(model)
     constraint = EqualOpportunity(tolerance=0.02)
-    settings = {"pruning_ratio": 0.5, "ignored_layers": [model.head], "constraint": constraint, "self_check": False}
-    return BiFPPruner(model, example_of(model), **{**settings, **options})
+    settings = {"pruning_ratio": 0.5, "ignored_layers": [output], "constraint": constraint, "self_check": False}
+    return BiFPPruner(model, example, **{**settings, **options})
 
 
 def own_loop(
-    before_regularize: Callable[[nn.Module], Any],
-    after_regularize: Callable[[nn.Module], Any],
     *,
+    clip_before: bool = False,
+    clip_after: bool = False,
     accumulate: int = 1,
     scaler: torch.amp.GradScaler | None = None,
 ) -> tuple[SmallMLP, BiFPPruner]:
-    """What the trainers' users would write without a trainer, up to the removal of channels; with a scaler in float16."""
+    """What the trainers' users would write without a trainer.
+
+    Args:
+        clip_before: Whether gradients are clipped before ``regularize()``.
+        clip_after: Whether they are clipped after it.
+        accumulate: Batches in one optimizer step.
+        scaler: With one, in float16.
+    """
     model = network()
     scaler = torch.amp.GradScaler("cpu", enabled=False) if scaler is None else scaler
     pruner = pruner_of(model, total_steps=EPOCHS * MICRO_BATCHES // accumulate)
@@ -62,12 +70,15 @@ def own_loop(
         scaler.scale(pruner.loss(logits, y, s) / accumulate).backward()
         if (number + 1) % accumulate == 0:
             scaler.unscale_(optimizer)
-            before_regularize(model)
+            if clip_before:
+                nn.utils.clip_grad_norm_(model.parameters(), CLIPPED_AT)
             pruner.regularize(model, scaler=scaler, optimizer=optimizer)
-            after_regularize(model)
+            if clip_after:
+                nn.utils.clip_grad_norm_(model.parameters(), CLIPPED_AT)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
+    pruner.step()
     return model, pruner
 
 
@@ -99,3 +110,10 @@ def assert_same(model: nn.Module, pruner: BiFPPruner, expected: tuple[nn.Module,
     for own, other in zip(pruner.lagrangian.trackers, expected[1].lagrangian.trackers, strict=True):
         assert torch.equal(own.multipliers.value, other.multipliers.value)
         assert bool((own.multipliers.value > 0).any()), "the constraint plays a role in this run"
+
+
+def assert_good_and_smaller(network: SmallMLP, pruner: BiFPPruner) -> None:
+    """At the target size, of finite weights, under a constraint that had a say."""
+    assert network.fc1.out_features == 8
+    assert all(bool(parameter.isfinite().all()) for parameter in network.parameters())
+    assert float(pruner.lagrangian.trackers[0].multipliers.value.max()) > 0

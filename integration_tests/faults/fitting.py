@@ -295,12 +295,12 @@ add = in_section("Checkpoints", NOTHING)
 def _disk_full_at(scene: Scene, write: int) -> None:
     calls, save = [0], torch.save
 
-    def failing(state: Any, path: Any) -> None:
+    def failing(state: Any, file: Any) -> None:
         calls[0] += 1
         if calls[0] == write:
-            Path(path).write_bytes(b"half of it")
+            file.write(b"half of it")
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(state, path)
+        save(state, file)
 
     with scene.patch.context() as patch:
         patch.setattr(checkpoint.torch, "save", failing)

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
+from driving import drive
 from fairprune_plugin import AccuracyParity, DegradationParity, EqualOpportunity
 from fairprune_plugin.torch_pruning import BiFPImportance, rewrap
 
@@ -28,11 +29,7 @@ def train_on(rank: int, world: int) -> dict[str, Any]:
     batches = [shard(batch, rank, world) for batch in global_batches()]
     trained: Any = DDP(model, gradient_as_bucket_view=True, bucket_cap_mb=7) if world > 1 else model
     optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for x, y, s in batches:
-        optimizer.zero_grad()
-        pruner.loss(trained(x), y, s).backward()
-        pruner.regularize(trained)
-        optimizer.step()
+    drive(pruner, trained, optimizer, batches)
     pruner.step()
     optimizer = pruner.rebuild_optimizer(optimizer)
     kept = True
@@ -61,11 +58,7 @@ def separate(rank: int, world: int) -> dict[str, Any]:
     steps = 4 + 2 * rank
     pruner = pruner_of(model, AccuracyParity(0.02, groups=GROUPS), total_steps=steps, process_group=groups[rank])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for x, y, s in global_batches(steps):
-        optimizer.zero_grad()
-        pruner.loss(model(x), y, s).backward()
-        pruner.regularize(model)
-        optimizer.step()
+    drive(pruner, model, optimizer, global_batches(steps))
     pruner.step()
     return {"size": pruner.lagrangian.ranks.size, "samples": float(pruner.lagrangian.trackers[0].counts.samples)}
 

@@ -1,9 +1,8 @@
-"""Things users do wrong; each case is played on every rank, and what it raises is written down."""
+"""Things users do wrong with several ranks."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,39 +10,33 @@ from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from fairprune_plugin import AccuracyParity
-from fairprune_plugin.errors import FairPruneError
 from fairprune_plugin.torch_pruning import rewrap
 
 from .parts import GROUPS, Net, global_batches, pruner_of, shard
+from .refusals import Cases, backward
+
+case = Cases()
 
 
-def told(action: Callable[[], Any]) -> str:
-    """The error of an action, in words."""
-    try:
-        action()
-    except FairPruneError as error:
-        return f"{type(error).__name__}: {error}"
-    return "nothing was raised"
-
-
+@case
 def no_wrapper(rank: int, world: int) -> None:
     torch.manual_seed(0)
     model = Net()
     pruner = pruner_of(model, None)
-    x, y, s = shard(global_batches(1)[0], rank, world)
-    pruner.loss(model(x), y, s).backward()
+    backward(pruner, model, rank, world)
     pruner.regularize(model)
 
 
+@case
 def other_weights(rank: int, world: int) -> None:
     torch.manual_seed(rank)
-    no = Net()
-    pruner = pruner_of(no, None)
-    x, y, s = shard(global_batches(1)[0], rank, world)
-    pruner.loss(no(x), y, s).backward()
-    pruner.regularize(no)
+    model = Net()
+    pruner = pruner_of(model, None)
+    backward(pruner, model, rank, world)
+    pruner.regularize(model)
 
 
+@case
 def never_synchronised(rank: int, world: int) -> None:
     model = Net()
     trained, pruner = DDP(model), pruner_of(model, None, total_steps=4)
@@ -58,15 +51,16 @@ def never_synchronised(rank: int, world: int) -> None:
     pruner.step()
 
 
+@case
 def joined(rank: int, world: int) -> None:
     model = Net()
     trained, pruner = DDP(model), pruner_of(model, None)
-    x, y, s = shard(global_batches(1)[0], rank, world)
     with Join([trained]):
-        pruner.loss(trained(x), y, s).backward()
+        backward(pruner, trained, rank, world)
         pruner.regularize(trained)
 
 
+@case
 def other_length(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, None, total_steps=None)
@@ -74,6 +68,7 @@ def other_length(rank: int, world: int) -> None:
     pruner.fit(global_batches(4 + rank), optimizer, epochs=2, progress=False)
 
 
+@case
 def other_settings(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, None)
@@ -81,6 +76,7 @@ def other_settings(rank: int, world: int) -> None:
     pruner.fit(global_batches(4), optimizer, dual_every=1 + rank, progress=False)
 
 
+@case
 def bad_loader_of_one(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, AccuracyParity(0.02, groups=GROUPS))
@@ -90,6 +86,7 @@ def bad_loader_of_one(rank: int, world: int) -> None:
     pruner.fit(batches, torch.optim.SGD(model.parameters(), lr=0.1), progress=False)
 
 
+@case
 def bad_evaluation_of_one(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, AccuracyParity(0.02, groups=GROUPS))
@@ -97,6 +94,7 @@ def bad_evaluation_of_one(rank: int, world: int) -> None:
     pruner.evaluate(global_batches(2) if rank == 0 else [(torch.zeros(2, 6), torch.zeros(2), torch.ones(2) * 9)])
 
 
+@case
 def nobody_has_the_group(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, AccuracyParity(0.02, groups=GROUPS + 1))
@@ -104,24 +102,11 @@ def nobody_has_the_group(rank: int, world: int) -> None:
     pruner.fit(batches, torch.optim.SGD(model.parameters(), lr=0.1), progress=False)
 
 
+@case
 def not_a_wrapper(rank: int, world: int) -> None:
     rewrap(Net())  # type: ignore[arg-type]
 
 
-CASES: tuple[Callable[[int, int], None], ...] = (
-    no_wrapper,
-    other_weights,
-    never_synchronised,
-    joined,
-    other_length,
-    other_settings,
-    bad_loader_of_one,
-    bad_evaluation_of_one,
-    nobody_has_the_group,
-    not_a_wrapper,
-)
-
-
 def mistakes(rank: int, world: int) -> dict[str, Any]:
     """All of them."""
-    return {case.__name__: told(lambda case=case: case(rank, world)) for case in CASES}
+    return case.told_on(rank, world)

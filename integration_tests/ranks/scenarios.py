@@ -8,7 +8,8 @@ from typing import Any
 
 from .fits import FITS, fitted, resumed, separate, train_on
 from .loops import BAD, LOOPS, left_out, loop, refused
-from .mistakes import mistakes, told
+from .mistakes import mistakes
+from .refusals import told
 from .sharded import SHARDED, sharded_loop, sharded_refused, sharded_resumed, sharded_rounds
 from .sharded_mistakes import sharded_mistakes
 

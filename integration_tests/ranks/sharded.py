@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint import state_dict as states
 
+from driving import drive
 from fairprune_plugin import AccuracyParity
 from fairprune_plugin.errors import FairPruneError
 from fairprune_plugin.torch_pruning import BiFPPruner
@@ -102,12 +103,9 @@ def sharded_loop(
 def train(
     pruner: BiFPPruner, trained: nn.Module, optimizer: torch.optim.Optimizer, rank: int, world: int, steps: range
 ) -> None:
-    for batch in global_batches(STEPS)[steps.start : steps.stop]:
-        x, y, s = shard(batch, rank, world)
-        optimizer.zero_grad()
-        pruner.loss(trained(x), y, s).backward()
-        pruner.regularize(trained)
-        optimizer.step()
+    """Some of the steps, on this rank's part of their batches."""
+    batches = global_batches(STEPS)[steps.start : steps.stop]
+    drive(pruner, trained, optimizer, [shard(batch, rank, world) for batch in batches])
 
 
 def sharded_rounds(rank: int, world: int) -> dict[str, Any]:

@@ -1,29 +1,51 @@
-"""What cannot be done with a sharded model; each case is played on every rank, and what it raises is written down."""
+"""What cannot be done with a sharded model."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from fairprune_plugin import AccuracyParity
+from fairprune_plugin.fairness.constraint import Constraint
+from fairprune_plugin.torch_pruning import BiFPPruner
 
-from .mistakes import told
 from .parts import GROUPS, STEPS, Net, global_batches, pruner_of, shard
+from .refusals import Cases, backward
 from .sharded_networks import spread
 
+case = Cases()
 
+
+def attached(constraint: Constraint | None = None, **options: Any) -> tuple[nn.Module, BiFPPruner, Any]:
+    """A model, its pruner, and the sharded copy that the pruner has been given."""
+    model = Net()
+    pruner = pruner_of(model, constraint, **options)
+    sharded = spread(model, [])
+    pruner.attach(sharded)
+    return model, pruner, sharded
+
+
+def whole_batches(pruner: BiFPPruner, sharded: nn.Module, steps: int) -> None:
+    """Takes the mask to its target; nothing moves the weights."""
+    for x, y, _ in global_batches(steps):
+        pruner.loss(sharded(x), y).backward()
+        pruner.regularize(sharded)
+
+
+@case
 def pruner_before(rank: int, world: int) -> None:
     model = Net()
     fully_shard(model)
     pruner_of(model, None)
 
 
+@case
 def sharded_in_place(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, None)
@@ -32,6 +54,7 @@ def sharded_in_place(rank: int, world: int) -> None:
     pruner.loss(model(x), y)
 
 
+@case
 def attached_in_place(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, None)
@@ -39,11 +62,13 @@ def attached_in_place(rank: int, world: int) -> None:
     pruner.attach(model)
 
 
+@case
 def not_sharded(rank: int, world: int) -> None:
     model = Net()
     pruner_of(model, None).attach(copy.deepcopy(model))
 
 
+@case
 def in_part(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, None)
@@ -52,12 +77,14 @@ def in_part(rank: int, world: int) -> None:
     pruner.attach(sharded)
 
 
+@case
 def of_another_model(rank: int, world: int) -> None:
     model, other = Net(), Net()
     other.fc2 = torch.nn.Linear(16, 14)
     pruner_of(model, None).attach(spread(other, []))
 
 
+@case
 def frozen_in_the_copy(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, None)
@@ -67,6 +94,7 @@ def frozen_in_the_copy(rank: int, world: int) -> None:
     pruner.attach(sharded)
 
 
+@case
 def replicated_shards(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, None)
@@ -75,46 +103,38 @@ def replicated_shards(rank: int, world: int) -> None:
     pruner.attach(sharded)
 
 
+@case
 def over_other_ranks(rank: int, world: int) -> None:
     groups = [dist.new_group([one]) for one in range(world)]
     model = Net()
     pruner_of(model, None, process_group=groups[rank]).attach(spread(model, []))
 
 
+@case
 def twice(rank: int, world: int) -> None:
-    model = Net()
-    pruner = pruner_of(model, None)
-    pruner.attach(spread(model, []))
+    model, pruner, _ = attached()
     pruner.attach(spread(model, []))
 
 
+@case
 def whole_model_regularized(rank: int, world: int) -> None:
-    model = Net()
-    pruner = pruner_of(model, None)
-    sharded = spread(model, [])
-    pruner.attach(sharded)
-    x, y, s = shard(global_batches(1)[0], rank, world)
-    pruner.loss(sharded(x), y, s).backward()
+    model, pruner, sharded = attached()
+    backward(pruner, sharded, rank, world)
     pruner.regularize(model)
 
 
+@case
 def gradient_scaler(rank: int, world: int) -> None:
-    model = Net()
-    pruner = pruner_of(model, None)
-    sharded = spread(model, [])
-    pruner.attach(sharded)
-    x, y, s = shard(global_batches(1)[0], rank, world)
-    pruner.loss(sharded(x), y, s).backward()
+    _, pruner, sharded = attached()
+    backward(pruner, sharded, rank, world)
     optimizer = torch.optim.SGD(sharded.parameters(), lr=0.1)
     pruner.regularize(sharded, scaler=torch.amp.GradScaler("cpu"), optimizer=optimizer)
 
 
+@case
 def scaled_gradients(rank: int, world: int) -> None:
     """Whose factor the optimizer's step takes away again, as a scaler's does."""
-    model = Net()
-    pruner = pruner_of(model, None)
-    sharded = spread(model, [])
-    pruner.attach(sharded)
+    _, pruner, sharded = attached()
     optimizer = torch.optim.SGD(sharded.parameters(), lr=0.1)
     for batch in global_batches(3):
         x, y, s = shard(batch, rank, world)
@@ -127,79 +147,66 @@ def scaled_gradients(rank: int, world: int) -> None:
         optimizer.zero_grad()
 
 
+@case
 def gradients_of_one_rank_overflow(rank: int, world: int) -> None:
-    model = Net()
-    pruner = pruner_of(model, None)
-    sharded = spread(model, [])
-    pruner.attach(sharded)
-    x, y, s = shard(global_batches(1)[0], rank, world)
-    pruner.loss(sharded(x), y, s).backward()
+    _, pruner, sharded = attached()
+    backward(pruner, sharded, rank, world)
     if rank == 1:
         sharded.fc1.bias.grad.to_local().fill_(float("nan"))
     pruner.regularize(sharded)
 
 
+@case
 def never_synchronised(rank: int, world: int) -> None:
-    model = Net()
-    pruner = pruner_of(model, None)
-    sharded: Any = spread(model, [])
-    pruner.attach(sharded)
+    _, pruner, sharded = attached()
     sharded.set_requires_gradient_sync(False)
-    x, y, s = shard(global_batches(1)[0], rank, world)
-    pruner.loss(sharded(x), y, s).backward()
+    backward(pruner, sharded, rank, world)
     pruner.regularize(sharded)
 
 
+@case
 def fit(rank: int, world: int) -> None:
-    model = Net()
-    pruner = pruner_of(model, None)
-    sharded = spread(model, [])
-    pruner.attach(sharded)
+    _, pruner, sharded = attached()
     pruner.fit(global_batches(4), torch.optim.SGD(sharded.parameters(), lr=0.1), progress=False)
 
 
+@case
 def evaluated_alone(rank: int, world: int) -> None:
-    model = Net()
-    pruner = pruner_of(model, None)
-    pruner.attach(spread(model, []))
+    _, pruner, _ = attached()
     if rank == 0:
         pruner.evaluate(global_batches(2), across_ranks=False)
 
 
+@case
 def no_batches_on_one(rank: int, world: int) -> None:
-    model = Net()
-    pruner = pruner_of(model, AccuracyParity(0.02, groups=GROUPS))
-    pruner.attach(spread(model, []))
+    _, pruner, _ = attached(AccuracyParity(0.02, groups=GROUPS))
     pruner.evaluate(global_batches(2) if rank == 0 else [])
 
 
+@case
 def bad_evaluation_of_one(rank: int, world: int) -> None:
-    model = Net()
-    pruner = pruner_of(model, AccuracyParity(0.02, groups=GROUPS))
-    pruner.attach(spread(model, []))
+    _, pruner, _ = attached(AccuracyParity(0.02, groups=GROUPS))
     bad = [global_batches(1)[0], (torch.zeros(2, 6), torch.zeros(2), torch.ones(2) * 9)]
     pruner.evaluate(global_batches(4) if rank == 0 else bad)
 
 
+@case
 def nothing_to_gather(rank: int, world: int) -> None:
     pruner_of(Net(), None).gather()
 
 
+@case
 def weights_not_under_the_mask(rank: int, world: int) -> None:
     """Written by rank 1 into its rows."""
-    model = Net()
-    pruner = pruner_of(model, None)
-    sharded = spread(model, [])
-    pruner.attach(sharded)
-    for x, y, _ in global_batches(STEPS):
-        pruner.loss(sharded(x), y).backward()
-        pruner.regularize(sharded)
+    _, pruner, sharded = attached()
+    whole_batches(pruner, sharded, STEPS)
     if rank == 1:
         with torch.no_grad():
             sharded.fc2.weight.to_local().fill_(1.0)
     pruner.step()
 
 
+@case
 def attached_in_the_middle(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, None)
@@ -208,6 +215,7 @@ def attached_in_the_middle(rank: int, world: int) -> None:
     pruner.attach(spread(model, []))
 
 
+@case
 def attached_at_the_end(rank: int, world: int) -> None:
     model = Net()
     pruner = pruner_of(model, None)
@@ -215,54 +223,20 @@ def attached_at_the_end(rank: int, world: int) -> None:
     pruner.attach(spread(model, []))
 
 
+@case
 def state_of_a_later_round(rank: int, world: int) -> None:
-    model = Net()
-    pruner = pruner_of(model, None, iterative_steps=2)
-    pruner.attach(spread(model, []))
+    _, pruner, _ = attached(iterative_steps=2)
     pruner.load_state_dict(_state_of_a_finished_run(rounds=2))
 
 
 def _state_of_a_finished_run(rounds: int) -> dict[str, Any]:
     """After its first round."""
-    model = Net()
-    pruner = pruner_of(model, None, iterative_steps=rounds)
-    sharded = spread(model, [])
-    pruner.attach(sharded)
-    for x, y, _ in global_batches(STEPS // rounds):
-        pruner.loss(sharded(x), y).backward()
-        pruner.regularize(sharded)
+    _, pruner, sharded = attached(iterative_steps=rounds)
+    whole_batches(pruner, sharded, STEPS // rounds)
     pruner.step()
     return pruner.state_dict()
 
 
-CASES: tuple[Callable[[int, int], None], ...] = (
-    pruner_before,
-    sharded_in_place,
-    attached_in_place,
-    not_sharded,
-    in_part,
-    of_another_model,
-    frozen_in_the_copy,
-    replicated_shards,
-    over_other_ranks,
-    twice,
-    whole_model_regularized,
-    gradient_scaler,
-    scaled_gradients,
-    gradients_of_one_rank_overflow,
-    never_synchronised,
-    fit,
-    evaluated_alone,
-    no_batches_on_one,
-    bad_evaluation_of_one,
-    nothing_to_gather,
-    weights_not_under_the_mask,
-    attached_in_the_middle,
-    attached_at_the_end,
-    state_of_a_later_round,
-)
-
-
 def sharded_mistakes(rank: int, world: int) -> dict[str, Any]:
     """All of them."""
-    return {case.__name__: told(lambda case=case: case(rank, world)) for case in CASES}
+    return case.told_on(rank, world)

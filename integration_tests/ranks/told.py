@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 import fairprune_plugin
@@ -17,6 +19,11 @@ import fairprune_plugin
 from .scenarios import Scenarios
 
 Ranks = list[dict[str, Any]]
+
+forks_ranks = pytest.mark.skipif(
+    not hasattr(os, "fork") or not (dist.is_available() and dist.is_gloo_available()),
+    reason="forks ranks that use gloo",
+)
 
 
 def play_all(scenarios: Callable[[Path], Scenarios], folder: Path) -> dict[str, Ranks]:

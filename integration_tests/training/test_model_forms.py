@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from driving import SGD, SmallCNN, SmallMLP, batches_for, drive, example_of, output_layer
+from driving import SGD, SmallCNN, SmallMLP, batches_for, drive, example_of, kept_of, output_layer
 from fairprune_plugin.errors import TrainingStateError, UnsupportedModelError
 from fairprune_plugin.torch_pruning import BiFPPruner
 
@@ -52,8 +52,8 @@ def test_averaged_weights_are_pruned_by_the_mask_of_the_run() -> None:
         batches_for(model, STEPS),
         lambda _: average.update_parameters(model),
     )
-    first = pruner.engine.weights.keep[pruner.engine.weights.of(_group(pruner, "fc1"))]
-    second = pruner.engine.weights.keep[pruner.engine.weights.of(_group(pruner, "fc2"))]
+    first = kept_of(pruner, "fc1")
+    second = kept_of(pruner, "fc2")
     averaged = average.module.fc2.weight.detach().clone()
     model.load_state_dict(average.module.state_dict())
     with pytest.raises(TrainingStateError, match=r"apply_mask\(\)"):
@@ -64,10 +64,6 @@ def test_averaged_weights_are_pruned_by_the_mask_of_the_run() -> None:
     pruner.step()
     torch.testing.assert_close(model(x), masked, rtol=1e-4, atol=1e-6)
     assert torch.equal(model.fc2.weight, averaged[second][:, first])
-
-
-def _group(pruner: BiFPPruner, name: str) -> int:
-    return [group.channels.name for group in pruner.host_groups].index(name)
 
 
 def test_channels_last_learns_the_same_mask() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from fairprune_plugin.engine.checkpoint import CheckpointFolder, read, write
 from fairprune_plugin.errors import ConfigError, FairPruneWarning, TrainingStateError
+from full_disk import full_disk, needs_a_limit
 
 
 def state(step: int) -> dict[str, Any]:
@@ -177,3 +178,23 @@ def test_write_replaces(tmp_path: Path) -> None:
     write(path, {"a": 1})
     write(path, {"a": 2}, try_reading=True)
     assert read(path) == {"a": 2}
+
+
+@needs_a_limit
+@pytest.mark.parametrize("kept", [0, 100, 1500, 2500, 100_000], ids=lambda kept: f"after-{kept}-bytes")
+def test_a_disk_that_is_full_is_an_os_error_and_the_old_file_stays(tmp_path: Path, kept: int) -> None:
+    """``torch.save`` alone makes a ``RuntimeError`` of it; in the middle of a large tensor also when a file of Python's says
+    what it is."""
+    path, large = tmp_path / "a.pt", {"large": torch.ones(30_000)}
+    write(path, {**state(1), **large})
+    before = path.read_bytes()
+    assert kept < len(before)
+    with full_disk(after=kept), pytest.raises(OSError, match="File too large"):
+        write(path, {**state(2), **large})
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["a.pt"]
+
+
+def test_a_folder_that_is_gone_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write(tmp_path / "gone" / "a.pt", state(1))

@@ -75,3 +75,9 @@ def test_a_ratio_of_zero_is_at_its_target() -> None:
 def test_too_short_a_run_is_refused(steps: int) -> None:
     with pytest.raises(ConfigError, match="at least 2 training steps"):
         table(steps)
+
+
+def test_a_warm_up_that_leaves_no_step_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"after the warm-up.*warmup=0\.8 of 2 steps are all of them: lower warmup"):
+        table(2, warmup=0.8, ramp_end=0.9)
+    assert table(3, warmup=0.8, ramp_end=0.9).progress(2) == 1

@@ -1,6 +1,6 @@
 """Issue 2, "Bad input", over a whole run: loaders, groups that never appear, numbers that are none, foreign optimizers.
 
-What a single call refuses is in ``test_bad_input.py``.
+What a single call refuses is in ``test_bad_arguments.py``, ``test_bad_batches.py`` and ``test_order_of_the_loop.py``.
 """
 
 from __future__ import annotations

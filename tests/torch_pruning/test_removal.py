@@ -96,19 +96,3 @@ def test_the_pruning_history_rebuilds_the_model() -> None:
     fresh.load_state_dict(model.state_dict())
     x = example_of(model)
     assert torch.equal(fresh.eval()(x), model.eval()(x))
-
-
-def test_optimizer_state_is_cut_like_the_weights() -> None:
-    model = SmallMLP()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    pruner = BiFPPruner(model, example_of(model), pruning_ratio=0.5, ignored_layers=[model.head], total_steps=8)
-    drive(pruner, model, optimizer, batches_for(model, 8))
-    (first,) = [i for i, group in enumerate(pruner.host_groups) if group.channels.name == "fc1"]
-    (second,) = [i for i, group in enumerate(pruner.host_groups) if group.channels.name == "fc2"]
-    keep = pruner.engine.weights.keep
-    rows, columns = keep[pruner.engine.weights.of(second)], keep[pruner.engine.weights.of(first)]
-    moment = optimizer.state[model.fc2.weight]["exp_avg"][rows][:, columns].clone()
-    pruner.step()
-    fresh = pruner.rebuild_optimizer(optimizer)
-    assert torch.equal(fresh.state[model.fc2.weight]["exp_avg"], moment)
-    assert float(fresh.state[model.fc2.weight]["step"]) == float(optimizer.state_dict()["state"][2]["step"])

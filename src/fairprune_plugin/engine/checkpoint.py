@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError, FairPruneError, FairPruneWarning, TrainingStateError
+from ..errors import ConfigError, FairPruneError, TrainingStateError
+from ..warn import warn_caller
 from .atomic import UNFINISHED, atomically
 
 NAME = re.compile(r"checkpoint-(\d{8})\.pt")
@@ -84,10 +84,8 @@ class CheckpointFolder:
                 reasons.append(f"{file.name}: {error}")
                 continue
             if reasons:
-                warnings.warn(
-                    f"continuing from {file.name}, as newer checkpoints in {self.path} cannot be used: {'; '.join(reasons)}",
-                    FairPruneWarning,
-                    stacklevel=5,
+                warn_caller(
+                    f"continuing from {file.name}, as newer checkpoints in {self.path} cannot be used: {'; '.join(reasons)}"
                 )
             self._newest_good = file
             return state
@@ -109,12 +107,24 @@ def write(path: Path, state: dict[str, Any], *, try_reading: bool = False) -> No
 
     Raises:
         ConfigError: If it cannot.
-        OSError: If the disk is full; the old file is still there then.
+        OSError: If the disk is full, or the folder is gone; the old file is still there then.
     """
     with atomically(path) as unfinished:
-        torch.save(state, unfinished)
+        _save(state, unfinished)
         if try_reading:
             _try(unfinished)
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    """Through a file of Python's: given a path, ``torch.save`` makes a ``RuntimeError`` without a reason of a full disk; and
+    of an ``OSError`` it mostly makes one as well, when it then closes its archive."""
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _try(path: Path) -> None:

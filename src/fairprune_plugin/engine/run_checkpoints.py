@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from ..distributed import Ranks
-from ..errors import ConfigError, FairPruneWarning
+from ..errors import ConfigError
+from ..warn import warn_caller
 from .checkpoint import CheckpointFolder
 from .folder_lock import only_run_in
 from .run_state import check_run_state, load_run_state, run_state
@@ -98,9 +98,7 @@ class RunCheckpoints:
                     f"cannot write checkpoints into {self._folder.path} ({error}): free space there, or pass a "
                     "checkpoint_dir that can be written to"
                 ) from error
-            warnings.warn(
+            warn_caller(
                 f"the checkpoint of step {step} could not be written ({error}): training goes on, and the checkpoints "
-                f"that are in {self._folder.path} stay; free space there before it ends",
-                FairPruneWarning,
-                stacklevel=2,
+                f"that are in {self._folder.path} stay; free space there before it ends"
             )

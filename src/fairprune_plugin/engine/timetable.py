@@ -16,6 +16,9 @@ class Timetable:
         ratio: Final pruning ratio, which shapes the schedules that depend on it.
         start: Share of the final ratio at the beginning of the phase.
         end: Share of the final ratio at its end (1 unless channels are removed in several rounds).
+
+    Raises:
+        ConfigError: For a phase that is too short to learn a mask in.
     """
 
     def __init__(
@@ -25,8 +28,13 @@ class Timetable:
         self.config = config
         self.ramp_begin = round(config.warmup * steps)
         self.ramp_end = max(round(config.ramp_end * steps), self.ramp_begin + 1)
-        if steps < 2 or self.ramp_end > steps:
+        if steps < 2:
             raise ConfigError(f"expected at least 2 training steps for the mask to be learned, got {steps}")
+        if self.ramp_end > steps:
+            raise ConfigError(
+                "expected a training step after the warm-up, for the mask to reach its target in, but "
+                f"warmup={config.warmup} of {steps} steps are all of them: lower warmup, or plan more steps"
+            )
         length = self.ramp_end - self.ramp_begin
         if ratio > 0:
             shares = [value / ratio for value in schedule_from(config.schedule)(ratio, length)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from ..engine.bilevel import BiLevelEngine
-from ..errors import FairPruneWarning, TrainingStateError
+from ..errors import TrainingStateError
+from ..warn import warn_caller
 from .consistency import check_masked, check_parameters
 
 
@@ -42,10 +42,8 @@ def check_ready(pruner: Any) -> None:
 def _warn_if_nothing_was_learned(engine: BiLevelEngine) -> None:
     due = sum(engine.timetable.learns_mask(step) for step in range(engine.phase_step))
     if due and engine.scores.updates == 0 and not bool(engine.weights.keep.all()):
-        warnings.warn(
+        warn_caller(
             f"none of the {due} mask steps taught the scores anything (their gradients overflowed under the scaler, or "
             "their batches were left out): channels go by their scores before training. Start the scaler lower, "
-            "GradScaler(init_scale=…), plan more total_steps, or train in bfloat16",
-            FairPruneWarning,
-            stacklevel=4,  # the caller of step()
+            "GradScaler(init_scale=…), plan more total_steps, or train in bfloat16"
         )

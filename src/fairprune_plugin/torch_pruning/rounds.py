@@ -25,7 +25,7 @@ def timetable_of_round(pruner: Any, total_steps: int) -> Timetable:
 
     Raises:
         ConfigError: If the host's scheduler was replaced by one that does not give a ratio for every round, or there are
-            too few steps.
+            too few steps for this round or one after it.
     """
     rounds = pruner.iterative_steps
     # A run may be about some layers or heads only; their ratio rises like the global one would.
@@ -41,14 +41,24 @@ def timetable_of_round(pruner: Any, total_steps: int) -> Timetable:
             )
         shares = [share / ratio for share in ratios]
     done = [round(total_steps * i / rounds) for i in range(rounds + 1)]
-    current = pruner.current_step
-    return Timetable(
-        pruner.config,
-        done[current + 1] - done[current],
-        ratio=ratio,
-        start=shares[current] if current else 0.0,
-        end=shares[current + 1],
-    )
+    try:  # those of the later rounds too: that one is too short is said before the channels of another are gone
+        plans = [
+            Timetable(
+                pruner.config,
+                done[i + 1] - done[i],
+                ratio=ratio,
+                start=shares[i] if i else 0.0,
+                end=shares[i + 1],
+            )
+            for i in range(pruner.current_step, rounds)
+        ]
+    except ConfigError as error:
+        if rounds == 1:
+            raise
+        raise ConfigError(
+            f"{error} (the {rounds} rounds of iterative_steps share total_steps={total_steps})"
+        ) from error
+    return plans[0]
 
 
 def bind_groups(pruner: Any) -> MaskedWeights:
