@@ -31,6 +31,7 @@ from .records import Row, read
 from .tuning import Budget, batches
 
 POINTS = 11
+TABLE = "| setting | seed | path | barrier | gap at the ends |\n|---|---:|---|---:|---|"
 INTRODUCTION = """\
 Made by `python -m evidence.loss_surface` in `benchmarks/`. One mask (magnitude), tuned in several ways from the same
 weights; along the straight line between two results batch norms are measured anew on 20 training batches. The barrier is
@@ -109,14 +110,29 @@ def _loss(model: nn.Module, problem: Problem) -> float:
     return float(total) / count
 
 
+def barrier_of(points: Sequence[Sequence[float]]) -> float:
+    """Highest loss on the way, less the higher one of the two ends."""
+    losses = [point[1] for point in points]
+    return max(losses) - max(losses[0], losses[-1])
+
+
+def in_words(rows: Sequence[Row]) -> str:
+    """What the table shows: the highest barrier, and how often the way leads through lower loss than either end has."""
+    walked = [points for row in rows for points in row["paths"].values()]
+    highest = max((barrier_of(points) for points in walked), default=0.0)
+    lower = sum(min(point[1] for point in points) < min(points[0][1], points[-1][1]) for points in walked)
+    return (
+        f"Highest barrier on {len(walked)} ways: {highest:.4f}. On {lower} of them some point in between has a "
+        "lower loss than both ends.\n"
+    )
+
+
 def write(path: Path, rows: Sequence[Row]) -> None:
     """The page and its pictures, from records alone."""
-    parts = ["# Between solutions\n", INTRODUCTION, "| setting | seed | path | barrier | gap at the ends |"]
-    parts.append("|---|---:|---|---:|---|")
+    parts = ["# Between solutions\n", INTRODUCTION, in_words(rows), TABLE]
     for row in rows:
         for name, points in row["paths"].items():
-            losses = [point[1] for point in points]
-            barrier = max(losses) - max(losses[0], losses[-1])
+            barrier = barrier_of(points)
             ends = f"{points[0][2]:.3f} → {points[-1][2]:.3f}"
             setting = f"{row['setting']['data']} {row['setting']['target']}"
             parts.append(f"| {setting} | {row['seed']} | {name} | {barrier:.4f} | {ends} |")
