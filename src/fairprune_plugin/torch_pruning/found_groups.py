@@ -32,19 +32,23 @@ class FoundGroups:
 
 
 class FindsGroupsOnce:
-    """Mixed into a ``tp.pruner.BasePruner``, which goes through all groups as it is built, to count channels: from then on
-    until :meth:`find_groups_anew` they are not looked for again."""
+    """Mixed into a ``tp.pruner.BasePruner``, which goes through all groups as it is built, to count channels: as long as
+    nothing is pruned they are not looked for again."""
+
+    _nothing_is_pruned = True
 
     @property
-    def DG(self) -> Any:  # noqa: N802 - the host's name
+    def DG(self) -> Any:
         """The host's dependency graph of the model."""
         return self._graph
 
     @DG.setter
-    def DG(self, graph: Any) -> None:  # noqa: N802
-        graph.get_all_groups = FoundGroups(graph)
+    def DG(self, graph: Any) -> None:
         self._graph = graph
+        if self._nothing_is_pruned:
+            graph.get_all_groups = FoundGroups(graph)
 
     def find_groups_anew(self) -> None:
-        """Something may be pruned from now on."""
-        self._graph.__dict__.pop("get_all_groups", None)
+        """From now on something may be pruned."""
+        self._nothing_is_pruned = False
+        vars(self._graph).pop("get_all_groups", None)

@@ -32,7 +32,7 @@ def copied_model(model: nn.Module, written: Callable[[nn.Parameter], bool], memo
     for module in plain:
         memo[id(module)] = object.__new__(type(module))
     for module in reversed(plain):  # those inside of others first
-        state: dict[str, Any] = module.__getstate__()
+        state: dict[str, Any] = module.__getstate__()  # type: ignore[no-untyped-call]
         memo[id(module)].__setstate__({name: _copied(value, memo) for name, value in state.items()})
     return copy.deepcopy(model, memo)
 

@@ -47,9 +47,7 @@ def outputs_of(model: nn.Module, run: Run) -> list[Tensor]:
         return [tensor.clone() for tensor in run()]
 
 
-def masked_equals_pruned(
-    pruner: Any, groups: Sequence[HostGroup], chosen: Sequence[int], run: Run, seed: int
-) -> bool:
+def masked_equals_pruned(pruner: Any, groups: Sequence[HostGroup], chosen: Sequence[int], run: Run, seed: int) -> bool:
     """Hides half of the units of the chosen groups at random, compares, and prunes them (the model is used up)."""
     generator = torch.Generator().manual_seed(seed)
     weights = MaskedWeights(tuple(group.channels for group in groups))
