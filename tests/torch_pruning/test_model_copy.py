@@ -124,6 +124,22 @@ def test_layers_that_know_how_to_be_copied_are_asked() -> None:
     assert torch.allclose(twin(rows()), model(rows()))
 
 
+class WritesItsState(nn.Linear):
+    """Its state is made for the copy: containers that nobody else holds."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "fresh": {}, "other": []}
+
+
+def test_a_state_that_is_made_for_the_copy_lives_as_long_as_the_memo() -> None:
+    model, memo = nn.Sequential(*(WritesItsState(2, 2) for _ in range(50))), {}
+    twin: Any = copied_model(model, lambda parameter: True, memo)
+    containers = [getattr(layer, name) for layer in twin for name in ("fresh", "other")]
+    assert [type(container) for container in containers] == [dict, list] * 50
+    assert len({id(container) for container in containers}) == 100
+    assert copy.deepcopy([{}, []], memo) == [{}, []]
+
+
 def test_what_cannot_be_copied_is_still_not_copied() -> None:
     model: Any = nn.Linear(2, 2)
     model.cached = model.weight * 2

@@ -33,6 +33,7 @@ def copied_model(model: nn.Module, written: Callable[[nn.Parameter], bool], memo
         memo[id(module)] = object.__new__(type(module))
     for module in reversed(plain):  # those inside of others first
         state: dict[str, Any] = module.__getstate__()  # type: ignore[no-untyped-call]
+        memo.setdefault(id(memo), []).append(state)  # ids stay theirs: as deepcopy does it
         memo[id(module)].__setstate__({name: _copied(value, memo) for name, value in state.items()})
     return copy.deepcopy(model, memo)
 
