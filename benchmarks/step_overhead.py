@@ -298,8 +298,8 @@ model (last table).
 
 In units of Torch-Pruning building its graph and groups (its `BasePruner`; goal: 2); `GroupNormPruner` is the host's
 own sparse-training pruner. The self check tries on a copy, before any training, whether the masked model equals the pruned
-one: it copies the model, traces it a second time, runs it twice and prunes it through the host, each of which takes
-about as long as a graph; `self_check=False` leaves it out.
+one: it copies the weights that the mask multiplies, runs the copy, prunes it through the host and runs it again. Together
+that takes two to three times as long as a graph; `self_check=False` leaves it out.
 
 {table(construction)}
 

@@ -46,7 +46,7 @@ class Finding:
         exported: The same between the pruned model and its ``torch.export``; an error's text if that fails.
         onnx: The same for onnxruntime; ``None`` if it was not asked for.
         graph_seconds: Torch-Pruning's own graph building.
-        build_seconds: Construction of our pruner, with that inside (twice, as the self-check works on a copy).
+        build_seconds: Construction of our pruner, with that inside and the self-check.
     """
 
     name: str

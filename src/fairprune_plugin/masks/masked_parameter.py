@@ -7,7 +7,7 @@ Two ways to the same values. :class:`MaskedParameter` touches only the rows and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -270,10 +270,16 @@ class MaskedParameter:
             hidden = hidden | ~axis.broadcast(axis.positions.before if before else axis.kept)
         return torch.where(hidden, self.held, data)
 
-    def squares(self, axis: Axis) -> Tensor:
-        """Σ over all other dimensions of θ², one value per position along an axis."""
+    def squares(self) -> dict[int, Tensor]:
+        """Σ over all other dimensions of θ²: by each dimension that is crossed, one value per position along it."""
         weights = self.full_values()
-        return self._summed(axis, lambda rows: sum_except(weights[rows].square(), axis.dim))
+        dims = list(dict.fromkeys(axis.dim for axis in self.axes.values()))
+
+        def of_rows(rows: slice) -> list[Tensor]:
+            squares = weights[rows].square()
+            return [sum_except(squares, dim) for dim in dims]
+
+        return dict(zip(dims, self._summed(dims, of_rows), strict=True))
 
     def derivative(self, axis: Axis, gradient: Tensor, inverse_gamma: float) -> Tensor:
         """Σ over all other dimensions of (θ − (1/γ) m ⊙ g) ⊙ g, one value per position along a masked axis.
@@ -281,17 +287,21 @@ class MaskedParameter:
         Another masked axis of the same parameter still multiplies θ (its hidden rows contribute nothing), so
         that this is the derivative with respect to one factor of the product m₁ ⊙ m₂ ⊙ θ.
         """
-        return self._summed(axis, lambda rows: self._derivative(axis, gradient, rows, inverse_gamma))
+        (sums,) = self._summed([axis.dim], lambda rows: [self._derivative(axis, gradient, rows, inverse_gamma)])
+        return sums
 
-    def _summed(self, axis: Axis, sums_of: Callable[[slice], Tensor]) -> Tensor:
-        """Sums per position along an axis, taken over a few rows (of the first dimension) at a time."""
+    def _summed(self, dims: Sequence[int], sums_of: Callable[[slice], list[Tensor]]) -> list[Tensor]:
+        """Sums per position along each of some dimensions, taken over a few rows (of the first dimension) at a time."""
         size, *others = self.data.shape
         rows = max(1, CHUNK // max(1, math.prod(others)))
         # Of a sharded parameter there may be nothing here.
         parts = [sums_of(slice(begin, begin + rows)) for begin in range(0, max(size, 1), rows)]
         if len(parts) == 1:
             return parts[0]
-        return torch.cat(parts) if axis.dim == 0 else torch.stack(parts).sum(0)
+        return [
+            torch.cat(sums) if dim == 0 else torch.stack(sums).sum(0)
+            for dim, sums in zip(dims, zip(*parts, strict=True), strict=True)
+        ]
 
     def _derivative(self, axis: Axis, gradient: Tensor, rows: slice, inverse_gamma: float) -> Tensor:
         """:meth:`derivative` of some rows."""

@@ -47,8 +47,9 @@ def group_magnitude(weights: MaskedWeights) -> Tensor:
     for parameter in weights.crossed:
         if parameter.parameter.dim() < 2:
             continue
+        squares = parameter.squares()
         for axis in parameter.axes.values():
-            axis.add_to_units(out, parameter.squares(axis).float())
+            axis.add_to_units(out, squares[axis.dim].float())
     for blocks in weights.blocks:
         if blocks.parameter.dim() >= 2:
             out[blocks.units] += blocks.reduce(blocks.full_values().square())

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import ConfigError, UnsupportedModelError
 from ..torch_pruning.grouping import HostGroup
-from ..torch_pruning.selfcheck import check, randomise_norms
+from ..torch_pruning.selfcheck import Run, check, randomise_norms
 from . import config_list as configs
 from .graph import ChannelGraph, check_unwrapped, outputs, producers, unit_of_row
 
@@ -165,14 +165,14 @@ def _check_complete(graph: ChannelGraph, layers: list[str]) -> None:
 
 
 def _self_check(model: nn.Module, dummy_input: Any, layers: list[str]) -> None:
-    def rebuild() -> tuple[Any, list[HostGroup]]:
+    def rebuild() -> tuple[Any, list[HostGroup], Run]:
         twin, inputs = copy.deepcopy((model, dummy_input))
         randomise_norms(twin, torch.Generator().manual_seed(0))
         graph = ChannelGraph(twin, inputs, layers)
-        return graph.host, graph.groups
+        return graph.host, graph.groups, lambda: outputs(twin, dummy_input)
 
     try:
-        check(rebuild, lambda twin: outputs(twin, dummy_input))
+        check(rebuild)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(str(error).replace("ignored_layers", "exclude_op_names")) from error
 

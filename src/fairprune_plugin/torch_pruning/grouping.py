@@ -43,7 +43,8 @@ class HostGroup:
 
     def root_channels(self, units: Tensor) -> list[int]:
         """Channels of the root that belong to the units marked in ``(U,)`` bool."""
-        return [int(i) for i in units.cpu()[self.unit_of_root].nonzero().reshape(-1)]
+        channels: list[int] = units.cpu()[self.unit_of_root].nonzero().reshape(-1).tolist()
+        return channels
 
 
 def host_groups(pruner: Any) -> Iterator[HostGroup]:

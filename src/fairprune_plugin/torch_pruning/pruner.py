@@ -28,6 +28,7 @@ from . import arguments
 from .budget import Budget
 from .consistency import check_given, check_parameters
 from .example import Example
+from .found_groups import FindsGroupsOnce
 from .graph import build_graph
 from .grouping import HostGroup, find_group
 from .initial_scores import initial_scores
@@ -44,7 +45,7 @@ from .tracing import frozen_parameters, undisturbed
 from .training import Training
 
 
-class BiFPPruner(Training, Sharding, Resumable, tp.pruner.BasePruner):  # type: ignore[misc]
+class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BasePruner):  # type: ignore[misc]
     """Fairness-constrained bi-level channel pruning (BiFP, arXiv 2312.10181) in Torch-Pruning's own idiom.
 
     Use it like a sparse-training pruner: ``loss = pruner.loss(model(x), y, s)``, ``loss.backward()``,
@@ -108,8 +109,9 @@ class BiFPPruner(Training, Sharding, Resumable, tp.pruner.BasePruner):  # type: 
         self.frozen_parameters = frozen_parameters(model)
         with undisturbed(model):
             self.host_groups: list[HostGroup] = build_graph(self, model, self._example, options)
+            self.find_groups_anew()
             if self_check:
-                check_on_copies(self, self._example, options)
+                check_on_copies(self, self._example)
             self.budget = Budget(self, target, self.config.cost_exponent, self._sizes.cost_model)
             weights = bind_groups(self)
             self.budget.warn_if_nothing_goes()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from .twin import Twin
 
 TOLERANCE = 1e-3  # relative; exact architectures agree to 1e-6, inexact ones are wrong by more than 1e-2
 
-Forward = Callable[[nn.Module], list[Tensor]]
+Run = Callable[[], list[Tensor]]
 
 
 def randomise_norms(model: nn.Module, generator: torch.Generator) -> None:
@@ -39,16 +40,14 @@ def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator).to(like)
 
 
-def outputs_of(model: nn.Module, forward: Forward) -> list[Tensor]:
+def outputs_of(model: nn.Module, run: Run) -> list[Tensor]:
     """All floating-point tensors of the model's output, in eval mode."""
     model.eval()
     with torch.no_grad():
-        return [tensor.clone() for tensor in forward(model)]
+        return [tensor.clone() for tensor in run()]
 
 
-def masked_equals_pruned(
-    pruner: Any, groups: Sequence[HostGroup], chosen: Sequence[int], forward: Forward, seed: int
-) -> bool:
+def masked_equals_pruned(pruner: Any, groups: Sequence[HostGroup], chosen: Sequence[int], run: Run, seed: int) -> bool:
     """Hides half of the units of the chosen groups at random, compares, and prunes them (the model is used up)."""
     generator = torch.Generator().manual_seed(seed)
     weights = MaskedWeights(tuple(group.channels for group in groups))
@@ -60,17 +59,32 @@ def masked_equals_pruned(
         keep[order[: units // 2] + weights.offsets[index]] = False
     weights.restore(keep, [None] * len(weights.parameters))  # nothing is held aside: no channel of the copy returns
     norms.refresh()
-    masked = outputs_of(pruner.model, forward)
+    with _waiting_for([group.root for group in groups]) as silent:
+        masked = outputs_of(pruner.model, run)
     norms.release()
+    if silent:  # it is not the copy that runs: a function that was given has a model of its own
+        return False
     hidden = [~keep[weights.of(index)] for index in range(len(groups))]
     try:
         for group in pruning_groups(pruner, groups, hidden):
             group.prune()
         update_head_dims(pruner)
-        pruned = outputs_of(pruner.model, forward)
+        pruned = outputs_of(pruner.model, run)
     except (RuntimeError, ValueError, IndexError, KeyError, AttributeError, AssertionError):
         return False  # the host's graph does not fit the model: the pruned network does not even run
     return len(masked) == len(pruned) and all(_close(a, b) for a, b in zip(masked, pruned, strict=True))
+
+
+@contextmanager
+def _waiting_for(layers: Sequence[nn.Module]) -> Iterator[set[nn.Module]]:
+    """Those of some layers that have not been called yet."""
+    silent = set(layers)
+    handles = [layer.register_forward_hook(lambda called, *_: silent.discard(called)) for layer in silent]
+    try:
+        yield silent
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
@@ -80,45 +94,44 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool(((a - b).abs().max() if a.numel() else torch.zeros(())) <= TOLERANCE * scale)
 
 
-def check_on_copies(pruner: Any, example: Example, options: dict[str, Any]) -> None:
+def check_on_copies(pruner: Any, example: Example) -> None:
     """Tries a pruner whose graph has just been built, on copies of its model.
 
     Args:
-        pruner: With its ``model`` and ``frozen_parameters``.
+        pruner: With its ``model``, graph and ``host_groups``.
         example: Inputs of the model.
-        options: The host's arguments that the graph was built with.
 
     Raises:
         UnsupportedModelError: As :func:`check` does.
     """
 
-    def rebuild_copy() -> tuple[Any, list[HostGroup]]:
-        twin = Twin(pruner, example.inputs, options)
+    def rebuild_copy() -> tuple[Any, list[HostGroup], Run]:
+        twin = Twin(pruner, example)
         randomise_norms(twin.model, torch.Generator().manual_seed(0))
-        return twin, twin.groups
+        return twin, twin.groups, lambda: twin.example.outputs(twin.model)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the host has said all this about the original
-        check(rebuild_copy, example.outputs)
+        check(rebuild_copy)
 
 
-def check(rebuild: Callable[[], tuple[Any, list[HostGroup]]], forward: Forward) -> None:
+def check(rebuild: Callable[[], tuple[Any, list[HostGroup], Run]]) -> None:
     """Refuses a model whose mask would lie.
 
     Args:
-        rebuild: Makes a fresh copy of the pruner (with its own copy of the model) and its groups.
-        forward: Runs a model on the example inputs and returns its output tensors.
+        rebuild: Makes a fresh copy of the pruner (with its own copy of the model) and its groups, and says how to run that
+            copy on the example inputs for its output tensors.
 
     Raises:
         UnsupportedModelError: Naming the groups that are not exact and their layers.
     """
-    pruner, groups = rebuild()
-    if masked_equals_pruned(pruner, groups, range(len(groups)), forward, seed=0):
+    pruner, groups, run = rebuild()
+    if masked_equals_pruned(pruner, groups, range(len(groups)), run, seed=0):
         return
     guilty = []
     for index, group in enumerate(groups):
-        pruner, copies = rebuild()
-        if not masked_equals_pruned(pruner, copies, [index], forward, seed=index):
+        pruner, copies, run = rebuild()
+        if not masked_equals_pruned(pruner, copies, [index], run, seed=index):
             guilty.append(f"{group.channels.name} (with {', '.join(group.channels.layers[1:5])})")
     names = "; ".join(guilty) if guilty else "all groups together"
     raise UnsupportedModelError(

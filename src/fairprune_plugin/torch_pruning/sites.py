@@ -32,6 +32,7 @@ class GroupSites:
     def __init__(self, pruner: Any, unit_of_root: Tensor) -> None:
         self._pruner = pruner
         self._unit_of_root = unit_of_root
+        self._known: dict[tuple[int, ...], Tensor] = {}
         self.masked: list[ChannelSite] = []
         self.carried: list[ChannelSite] = []
         self.norms: list[NormSite] = []
@@ -50,7 +51,7 @@ class GroupSites:
         if name is None:  # an operation of the graph (add, concat, reshape), not a layer
             return
         self.layers.append(name)
-        if any(root is None for root in root_idxs):
+        if None in root_idxs:
             raise UnsupportedModelError(f"the dependency graph cannot tell which channels of {name} go together")
         index, unit = self._tensors(idxs, root_idxs)
         outwards = self._pruner.DG.is_out_channel_pruning_fn(dep.handler)
@@ -116,7 +117,14 @@ class GroupSites:
 
     def _tensors(self, idxs: Sequence[int], root_idxs: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Positions and the unit of each, ``(k,)`` int64 both."""
-        return torch.tensor(idxs, dtype=torch.long), self._unit_of_root[torch.tensor(root_idxs, dtype=torch.long)]
+        return self._tensor(idxs), self._unit_of_root[self._tensor(root_idxs)]
+
+    def _tensor(self, numbers: Sequence[int]) -> Tensor:
+        """Most layers of a group have its channels in the same order: a list is read once."""
+        key = tuple(numbers)
+        if key not in self._known:
+            self._known[key] = torch.tensor(numbers, dtype=torch.long)
+        return self._known[key]
 
     def _add_layer(self, module: Any, name: str, dim: int, index: Tensor, unit: Tensor) -> None:
         """The channels' own weights: rows of the kernel along ``dim``, and the bias (or affine)."""

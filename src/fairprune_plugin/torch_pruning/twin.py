@@ -7,40 +7,43 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch_pruning as tp
 from torch import nn
 
 from ..masks.groups import ChannelSite
+from .example import Example
+from .graph_copy import copied_graph
 from .grouping import HostGroup
+from .model_copy import copied_model
 
 
 class Twin:
-    """The copy with a dependency graph of its own; the groups are those of the original, as finding them takes longer.
+    """The copy with a dependency graph of its own. Graph and groups are those of the original, over the copy's layers: to
+    trace the copy and to find them again would take longer than all the rest.
 
     Args:
         pruner: A Torch-Pruning ``BasePruner`` with ``host_groups``.
-        example_inputs: To trace the copy with.
-        options: The host's arguments.
+        example: How the original is called.
 
     Attributes:
-        model: The copy.
+        model: The copy. It has its own vectors and its own masked weights; weights that nobody writes to, the masks and the
+            host least of all, are the original's.
+        example: How the copy is called.
         DG: Its dependency graph.
         groups: The groups, over the copy's layers and parameters.
         num_heads: The host's bookkeeping of attention heads, by the copy's layers.
         out_channel_groups: The same of groups of channels.
     """
 
-    def __init__(self, pruner: Any, example_inputs: Any, options: Mapping[str, Any]) -> None:
-        own_functions = options.get("customized_pruners")  # graphs tell pruning functions apart by identity
-        settings = {name: options.get(name) for name in ("forward_fn", "output_transform", "unwrapped_parameters")}
-        self.model, inputs, settings, ignored = copy.deepcopy(
-            (pruner.model, example_inputs, settings, pruner.ignored_params), {id(own_functions): own_functions}
-        )
-        self.DG = tp.DependencyGraph().build_dependency(
-            self.model, inputs, customized_pruners=own_functions, ignored_params=ignored, **settings
-        )
+    def __init__(self, pruner: Any, example: Example) -> None:
+        masked = {id(site.parameter) for group in pruner.host_groups for site in group.channels.masked}
+        foreign = bool(pruner.DG.CUSTOMIZED_PRUNERS)  # who knows what they write to
+        memo: dict[int, Any] = {}
+        self.model = copied_model(pruner.model, lambda p: foreign or p.dim() < 2 or id(p) in masked, memo)
+        self.example = Example(example.inputs, copy.deepcopy(example.forward_fn, memo))
         modules = dict(zip(pruner.model.modules(), self.model.modules(), strict=True))
         parameters = dict(zip(map(id, pruner.model.parameters()), self.model.parameters(), strict=True))
+        both: dict[Any, Any] = {**modules, **dict(zip(pruner.model.parameters(), self.model.parameters(), strict=True))}
+        self.DG = copied_graph(pruner.DG, self.model, both)
         self.num_heads = {modules[layer]: heads for layer, heads in pruner.num_heads.items()}
         self.out_channel_groups = {modules[layer]: number for layer, number in pruner.out_channel_groups.items()}
         self.groups = [_over(group, modules, parameters) for group in pruner.host_groups]
