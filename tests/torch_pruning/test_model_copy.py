@@ -9,7 +9,6 @@ import pytest
 import torch
 from host_networks import MLP, ResidualCNN, images, rows
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
 from fairprune_plugin.torch_pruning.model_copy import copied_model
 
@@ -34,18 +33,6 @@ class Knotted(nn.Module):
         for layer in self.settings["layers"]:
             x = self.activate(layer(x))
         return x
-
-
-class CopiesItself(nn.Linear):
-    """Its own ``__deepcopy__`` leaves a mark."""
-
-    marked = False
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> CopiesItself:
-        twin = CopiesItself(self.in_features, self.out_features)
-        twin.load_state_dict(self.state_dict())
-        twin.marked = True
-        return twin
 
 
 def copied(model: nn.Module, *, written: bool = True) -> Any:
@@ -99,45 +86,6 @@ def test_what_hangs_together_hangs_together_in_the_copy() -> None:
     assert twin.first.owner == [twin]
     twin(rows())
     assert len(twin.kept) == 2 * len(model.kept)
-    fresh = copied(Knotted())
-    assert fresh.kept == []
-    assert fresh.kept is fresh.settings["seen"]
-
-
-def test_hooks_are_copied_and_new_ones_stay_apart() -> None:
-    model, calls = MLP(), []
-    model.a.register_forward_hook(lambda module, *_: calls.append(module))
-    twin = copied(model)
-    model.b.register_forward_hook(lambda module, *_: calls.append(module))
-    twin(rows())
-    assert calls == [twin.a]
-    twin.fc.register_forward_hook(lambda module, *_: calls.append(module))
-    model(rows())
-    assert calls == [twin.a, model.a, model.b]
-
-
-def test_layers_that_know_how_to_be_copied_are_asked() -> None:
-    model = nn.Sequential(nn.Linear(6, 4), CopiesItself(4, 2), parametrizations.orthogonal(nn.Linear(2, 2)))
-    twin = copied(model)
-    assert twin[1].marked
-    assert type(twin[2]) is type(copy.deepcopy(model)[2])
-    assert torch.allclose(twin(rows()), model(rows()))
-
-
-class WritesItsState(nn.Linear):
-    """Its state is made for the copy: containers that nobody else holds."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "fresh": {}, "other": []}
-
-
-def test_a_state_that_is_made_for_the_copy_lives_as_long_as_the_memo() -> None:
-    model, memo = nn.Sequential(*(WritesItsState(2, 2) for _ in range(50))), {}
-    twin: Any = copied_model(model, lambda parameter: True, memo)
-    containers = [getattr(layer, name) for layer in twin for name in ("fresh", "other")]
-    assert [type(container) for container in containers] == [dict, list] * 50
-    assert len({id(container) for container in containers}) == 100
-    assert copy.deepcopy([{}, []], memo) == [{}, []]
 
 
 def test_what_cannot_be_copied_is_still_not_copied() -> None:
