@@ -85,7 +85,7 @@ def _left(axis: Any) -> Any:
     return axis.get_yaxis_transform()
 
 
-def plane(path: Path, rows: Sequence[Row], title: str) -> None:
+def plane(path: Path, rows: Sequence[Row], title: str, *, tolerance: float | None = None) -> None:
     """Test accuracy against test gap: a line through the tolerances of a method, a point for one without."""
     figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
     for method, found in by_method(rows).items():
@@ -97,6 +97,9 @@ def plane(path: Path, rows: Sequence[Row], title: str) -> None:
         axis.plot(gaps, accuracies, label=method if method in STYLE else None, **style)
         if method not in STYLE:
             axis.annotate(method, (gaps[0], accuracies[0]), fontsize=7, xytext=(4, 2), textcoords="offset points")
+    if tolerance is not None:
+        axis.axvline(tolerance, color="#117733", linewidth=1.2)
+        axis.text(tolerance, 0.01, " tolerance", color="#117733", fontsize=8, transform=axis.get_xaxis_transform())
     axis.set_xlabel("test gap")
     axis.set_ylabel("test accuracy")
     axis.grid(alpha=0.25)

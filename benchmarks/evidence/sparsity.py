@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .command import budget, chosen, parser
 from .methods import METHODS, applies
-from .pictures import curves
+from .pictures import curves, plane
 from .problems import Setting
 from .records import Job, Row, collect
 from .tables import SIZE, comparison_table, standings
@@ -65,10 +65,16 @@ def write(path: Path, rows: Sequence[Row], page: Page | None = None) -> None:
     parts = [f"# {page.title}\n", page.introduction, summary_table(rows) + "\n"]
     for setting, own in by_setting(rows).items():
         parts.append(f"## {setting.title}\n")
-        picture = path.with_suffix("") / f"{setting.data}-{setting.target}-{setting.network}.svg"
-        curves(picture, own, setting, page.removed)
-        parts.append(f"![accuracy and gap against sparsity]({picture.relative_to(path.parent)})\n")
-        for ratio in sorted({row["budget"]["ratio"] for row in own if row["method"] != "dense"}):
+        name = f"{setting.data}-{setting.target}-{setting.sensitive}-{setting.network}.svg"
+        picture = path.with_suffix("") / name
+        ratios = sorted({row["budget"]["ratio"] for row in own if row["method"] != "dense"})
+        if len(ratios) > 1:
+            curves(picture, own, setting, page.removed)
+            parts.append(f"![accuracy and gap against sparsity]({picture.relative_to(path.parent)})\n")
+        else:
+            plane(picture, own, setting.title, tolerance=setting.tolerance)
+            parts.append(f"![accuracy against gap]({picture.relative_to(path.parent)})\n")
+        for ratio in ratios:
             at = [row for row in own if row["budget"]["ratio"] == ratio or row["method"] == "dense"]
             parts.append(f"{ratio:.0%} of the {page.removed} removed:\n")
             parts.append(comparison_table(at, OWN, page.size) + "\n")
