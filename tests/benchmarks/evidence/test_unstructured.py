@@ -34,7 +34,7 @@ def test_a_run_is_resumed_and_written_as_a_page(tmp_path: Path, capsys: pytest.C
     assert "| random | 2 |" in text
     weights = next(row["weights"] for row in rows if row["method"] == "bifp" and row["budget"]["ratio"] == 0.9)
     assert f"| {weights} | 8 |" in text
-    assert (tmp_path / "page" / "census-income-mlp.svg").exists()
+    assert (tmp_path / "page" / "census-income-gender-mlp.svg").exists()
     unstructured.main(arguments)
     assert capsys.readouterr().out == ""
     assert records.read(raw) == rows
