@@ -66,11 +66,18 @@ def chosen(args: argparse.Namespace) -> list[Setting]:
 
 
 def budget(setting: Setting, method: str, ratio: float, passes: int | None, target: str = "params") -> Budget:
-    """Budget of a run, with the learning rate that ``search`` found for this method, or the network's usual one."""
+    """Budget of a run, with the learning rate that ``search`` found for this method on such data (or else on CelebA), or
+    the network's usual one."""
     path = rates_of(target)
     rates = json.loads(path.read_text()) if path.exists() else {}
-    rate = rates.get(setting.network, {}).get(method, DEFAULT_RATE[setting.network])
+    searched = {**rates.get(setting.network, {}), **rates.get(rates_key(setting), {})}
+    rate = searched.get(method, DEFAULT_RATE[setting.network])
     return Budget(ratio, passes or PASSES[setting.network], rate, target)
+
+
+def rates_key(setting: Setting) -> str:
+    """Under which learning rates are kept: one search for each network on each data set."""
+    return setting.network if setting.data == "celeba" else f"{setting.network} on {setting.data}"
 
 
 def rates_of(target: str) -> Path:

@@ -14,8 +14,9 @@ import json
 import statistics
 from collections.abc import Sequence
 
-from .command import PASSES, chosen, parser, rates_of
+from .command import PASSES, chosen, parser, rates_key, rates_of
 from .methods import METHODS, applies
+from .problems import Setting
 from .records import Job, Row, run_all
 from .tables import by_method, excesses, values
 from .tuning import Budget
@@ -54,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = run_all(jobs, methods, args.raw, faces=args.faces, dense_folder=args.dense)
     path = rates_of(target)
     found = json.loads(path.read_text()) if path.exists() else {}
-    for network in {row["setting"]["network"] for row in rows}:
-        own = by_method([row for row in rows if row["setting"]["network"] == network])
-        found.setdefault(network, {}).update({method: best_rate(of_method) for method, of_method in own.items()})
+    keys = [rates_key(Setting(**row["setting"])) for row in rows]
+    for key in dict.fromkeys(keys):
+        own = by_method([row for row, of_row in zip(rows, keys, strict=True) if of_row == key])
+        found.setdefault(key, {}).update({method: best_rate(of_method) for method, of_method in own.items()})
     path.write_text(json.dumps(found, indent=2) + "\n")
     print(path.read_text())
 

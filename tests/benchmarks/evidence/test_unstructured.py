@@ -46,10 +46,10 @@ def test_the_search_of_single_weights_has_rates_of_its_own(tmp_path: Path, monke
     monkeypatch.setattr(command, "RATES", structured)
     monkeypatch.setattr(command, "WEIGHT_RATES", weights)
     monkeypatch.setattr(search, "CANDIDATES", {"mlp": (0.001, 0.05)})
-    weights.write_text(json.dumps({"mlp": {"snip": 0.7, "random": 0.7}}))
+    weights.write_text(json.dumps({"mlp on census": {"snip": 0.7, "random": 0.7}}))
     given = ["--settings", "census", "--seeds", "0", "--passes", "8", "--raw", str(tmp_path / "raw.jsonl")]
     search.main([*given, "--weights", "--methods", "random"])
-    found = json.loads(weights.read_text())["mlp"]
+    found = json.loads(weights.read_text())["mlp on census"]
     assert found["random"] in (0.001, 0.05)
     assert found["snip"] == 0.7  # a search of some methods leaves the others' rates
     assert not structured.exists()

@@ -1,0 +1,27 @@
+"""Which learning rate a run gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evidence import command
+from evidence.problems import SETTINGS, on_network
+
+
+def test_a_search_on_the_same_data_comes_before_one_on_celeba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = tmp_path / "rates.json"
+    monkeypatch.setattr(command, "RATES", rates)
+    rates.write_text(json.dumps({"resnet10": {"bifp": 0.3, "snip": 0.4}, "resnet10 on fairface": {"bifp": 0.7}}))
+
+    def rate(setting: str, method: str) -> float:
+        return command.budget(SETTINGS[setting], method, 0.9, None).lr
+
+    assert rate("smiling", "bifp") == rate("wavy", "bifp") == 0.3
+    assert rate("race", "bifp") == rate("race_gender", "bifp") == 0.7
+    assert rate("race", "snip") == rate("lfw", "snip") == 0.4
+    assert rate("race", "random") == command.DEFAULT_RATE["resnet10"]
+    other = on_network(SETTINGS["race"], "mobilenetv2", 0.5)
+    assert command.budget(other, "bifp", 0.9, None).lr == command.DEFAULT_RATE["mobilenetv2"]
