@@ -24,7 +24,8 @@ from fairprune_plugin.engine.evaluate import evaluate, recalibrate_batch_norm
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 
 from .command import budget, chosen, parser
-from .methods import cut, tuned
+from .cuts import cut
+from .package_runs import tuned
 from .pictures import profile
 from .problems import Problem, load_problem
 from .records import Row, read

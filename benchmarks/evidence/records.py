@@ -17,7 +17,7 @@ from fairprune_plugin.engine.evaluate import evaluate
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.torch_pruning.macs import count
 
-from .methods import Method
+from .outcomes import Method
 from .problems import Problem, Setting, load_problem
 from .tuning import Budget
 

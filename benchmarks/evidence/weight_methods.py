@@ -1,7 +1,8 @@
 """Every method of the comparison on single weights: from a dense model and a ratio to a model with that many zeros.
 
 The output layer stays. All methods but "magnitude uniform" and "fairgrape" share one budget over all other weights; what
-tunes a fixed mask is what tunes a smaller model in :mod:`.methods`, with hidden weights set back to zero after each step.
+tunes a fixed mask is what tunes a smaller model (:func:`.package_runs.tuned`); hidden weights are set back to zero after
+each step.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from . import nni_masks
 from .baselines import Score, ScoringContext, fairgrape, fairprune, snip
 from .baselines.equalised_loss import EqualisedLoss
 from .baselines.single_weights import SingleWeights, random_weights
-from .methods import CALIBRATION, DUAL_RATE, RECALIBRATION, Method, Outcome, dense, excess_gap, find_ticket, tuned
+from .methods import DUAL_RATE, dense, excess_gap
 from .methods import PLAIN as PLAIN_ON_CHANNELS
-from .nni_masks import HostMasks
+from .moments import RECALIBRATION
+from .nni_masks import CALIBRATION, HostMasks
 from .objective_tuning import tune
+from .outcomes import Method, Outcome
+from .package_runs import tuned
 from .problems import Problem
+from .tickets import find_ticket
 from .tuning import Budget, batches
 
 

@@ -11,7 +11,9 @@ from evidence_synthetic import problem
 from torch import nn
 
 from evidence.ablations import ABLATIONS
-from evidence.methods import METHODS, NNI, applies, bifp, cut, nni_ratio, uniform_budget
+from evidence.cuts import cut, uniform_budget
+from evidence.methods import METHODS, NNI, applies, bifp
+from evidence.nni_channels import nni_ratio
 from evidence.problems import SETTINGS, on_network
 from evidence.records import judge
 from evidence.tuning import Budget

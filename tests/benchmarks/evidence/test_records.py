@@ -12,7 +12,7 @@ from evidence_synthetic import problem
 
 from evidence import records
 from evidence.cost import first_reaching
-from evidence.methods import Outcome
+from evidence.outcomes import Outcome
 from evidence.records import Job, collect, read, run_all
 from evidence.search import best_rate
 from evidence.sparsity import write
