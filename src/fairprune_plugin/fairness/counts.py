@@ -37,9 +37,7 @@ class RateCounts:
         self.decay = decay
         self.reduce = reduce
         shape = (len(self.rates), num_groups)
-        self.hits = torch.zeros(shape, dtype=torch.float64)
-        self.squares = torch.zeros(shape, dtype=torch.float64)
-        self.totals = torch.zeros(shape, dtype=torch.float64)
+        self._set(torch.zeros((3, *shape), dtype=torch.float64))
         self.samples = torch.zeros((), dtype=torch.float64)
         self.indicator = torch.tensor([rate.indicator for rate in self.rates])
 
@@ -57,17 +55,13 @@ class RateCounts:
         values = torch.stack([rate.values(outputs) for rate in self.rates]) * conditions
         rows = torch.cat([conditions.double(), values, values.square()])
         sums = rows.new_zeros(len(rows), self.num_groups).index_add_(1, groups.clamp_min(0), rows)
-        totals, hits, squares = sums.reshape(3, len(self.rates), self.num_groups)
         samples: float | Tensor = len(groups)
         if self.reduce is not None:
-            size = totals.new_full((1,), len(groups))
-            reduced = self.reduce(torch.cat([torch.stack([totals, hits, squares]).reshape(-1), size]))
-            totals, hits, squares = reduced[:-1].reshape(3, *totals.shape)
-            samples = reduced[-1]
+            reduced = self.reduce(torch.cat([sums.reshape(-1), sums.new_full((1,), len(groups))]))
+            sums, samples = reduced[:-1], reduced[-1]
         # Old counts of every group age alike, so that totals / samples stays the share of the group.
-        self.totals = where_good(good, self.totals * self.decay + totals, self.totals)
-        self.hits = where_good(good, self.hits * self.decay + hits, self.hits)
-        self.squares = where_good(good, self.squares * self.decay + squares, self.squares)
+        table = self._table()
+        self._set(where_good(good, table * self.decay + sums.reshape(table.shape), table))
         self.samples = where_good(good, self.samples * self.decay + samples, self.samples)
 
     def values(self) -> Tensor:
@@ -92,6 +86,13 @@ class RateCounts:
         other = torch.where(self.totals > 1, spread / (self.totals - 1), torch.nan)
         indicator = self.indicator[:, None]
         return torch.where(self.totals > 0, torch.where(indicator, proportion, other), torch.nan)
+
+    def _table(self) -> Tensor:
+        """All sums in one tensor, ``(3, R, G)``: a training step's operations are too small to take three of each."""
+        return torch.stack([self.totals, self.hits, self.squares])
+
+    def _set(self, table: Tensor) -> None:
+        self.totals, self.hits, self.squares = table.unbind()
 
     def add(self, other: dict[str, Tensor]) -> None:
         """Adds the :meth:`state_dict` of other samples' counts of the same rates and groups."""

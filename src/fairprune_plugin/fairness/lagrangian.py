@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -208,10 +209,10 @@ class Lagrangian:
     ) -> Tensor:
         self._before_last = None
         # Nothing of a batch with a bad loss enters the counts; the engine refuses it.
-        finite, good = torch.isfinite(total.detach()), self.checks.good()
+        good = self.checks.good()
         if good is not None:
-            good = good & finite
-        elif not bool(finite):
+            good = good & torch.isfinite(total.detach())
+        elif not math.isfinite(float(total.detach())):
             return total
         first = not self.trackers
         self.bind(batch.outputs.task)

@@ -167,6 +167,8 @@ class MaskedParameter:
     def __init__(self, parameter: Tensor) -> None:
         self.parameter = parameter
         self.axes: dict[tuple[int, bool], Axis] = {}
+        self.masked_axes: list[Axis] = []
+        self.carried_axes: list[Axis] = []
         self.held: Tensor | None = None
 
     @staticmethod
@@ -179,6 +181,7 @@ class MaskedParameter:
         key = (site.dim, masked)
         if key not in self.axes:
             self.axes[key] = Axis(self.parameter, site.dim, masked=masked)
+            (self.masked_axes if masked else self.carried_axes).append(self.axes[key])
         self.axes[key].own(site.index, site.unit + offset)
 
     @property
@@ -190,14 +193,6 @@ class MaskedParameter:
     def gradient(self) -> Tensor | None:
         """Of those."""
         return None if self.parameter.grad is None else local(self.parameter.grad)
-
-    @property
-    def masked_axes(self) -> list[Axis]:
-        return [axis for axis in self.axes.values() if axis.masked]
-
-    @property
-    def carried_axes(self) -> list[Axis]:
-        return [axis for axis in self.axes.values() if not axis.masked]
 
     def take(self, keep_units: Tensor) -> None:
         """Follows a new mask, touching only the rows and columns that change."""

@@ -73,6 +73,8 @@ class MaskedWeights:
             for axis in parameter.axes.values():
                 axis.positions = known.setdefault(axis.unit.cpu().numpy().tobytes(), axis.positions)
         self.parameters: list[MaskedTensor] = [*self.crossed, *self.blocks]
+        # The others are only frozen while their channels are hidden.
+        self._masked: list[MaskedTensor] = [*(p for p in self.crossed if p.masked_axes), *self.blocks]
         device = self.parameters[0].parameter.device if self.parameters else torch.device("cpu")
         self.keep = torch.ones(self.num_units, dtype=torch.bool, device=device)
         self.final = False
@@ -127,13 +129,13 @@ class MaskedWeights:
     @torch.no_grad()
     def reapply(self) -> None:
         """Restores the mask after an optimizer step."""
-        for parameter in self.parameters:
+        for parameter in self._masked if self.final else self.parameters:
             parameter.reapply()
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
         """Turns g_z into the gradient of the lower level, m ⊙ g_z."""
-        for parameter in self.parameters:
+        for parameter in self._masked:
             parameter.mask_gradient()
 
 
