@@ -8,7 +8,7 @@ from torch import Tensor
 
 from accelerator import elsewhere, here, waits
 from fairprune_plugin.errors import DataError, NonFiniteError
-from fairprune_plugin.value_checks import ValueChecks, reading_waits, refuse_if, where_good
+from fairprune_plugin.value_checks import ValueChecks, known_in_range, reading_waits, refuse_if, where_good
 
 YES, NO = torch.tensor(True), torch.tensor(False)
 
@@ -114,3 +114,14 @@ def test_where_good_without_a_flag_is_the_new_state() -> None:
     assert where_good(None, new, old) is new
     assert torch.equal(where_good(YES, new, old), new)
     assert torch.equal(where_good(NO, new, old), old)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([0, 2, 1], True), ([0, 3], False), ([-1, 2], False), ([2], True), ([], False)]
+)
+def test_whole_numbers_are_known_to_be_in_range(values: list[int], expected: bool) -> None:
+    assert known_in_range(torch.tensor(values, dtype=torch.long), 3) is expected
+
+
+def test_an_accelerator_is_not_asked_for_a_range() -> None:
+    assert not known_in_range(torch.zeros(2, dtype=torch.long, device="meta"), 3)

@@ -44,6 +44,17 @@ def refuse_if(bad: Tensor, error: MakeError) -> None:
         raise error()
 
 
+def known_in_range(values: Tensor, stop: int) -> bool:
+    """Whether whole numbers all lie in [0, stop), as far as that can be told without waiting for a device.
+
+    Where it can, what is done about numbers outside of it, flag by flag, can be left out.
+    """
+    if reading_waits(values.device) or not values.numel():
+        return False
+    low, high = torch.aminmax(values)
+    return int(low) >= 0 and int(high) < stop
+
+
 def where_good(good: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
     """The new state after a good step, the old one after a bad one; ``None``: what was bad has been refused already."""
     return new if good is None else torch.where(good, new, old)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..checks import shown
 from ..errors import ConfigError, DataError
-from ..value_checks import refuse_if
+from ..value_checks import known_in_range, refuse_if
 
 UNKNOWN = -1
 MOST_GROUPS = 1_000_000
@@ -52,6 +52,8 @@ class Attribute:
             if self.codes is not None:
                 hits = values[:, None] == on_device(values.device, self.codes)
                 return torch.where(hits.any(1), hits.long().argmax(1), UNKNOWN)
+            if known_in_range(values, len(self.names)):
+                return values
             return torch.where((values >= 0) & (values < len(self.names)), values, UNKNOWN)
         index = {name: position for position, name in enumerate(self.names)}
         return torch.tensor([index.get(str(value), UNKNOWN) for value in column], device=device, dtype=torch.long)

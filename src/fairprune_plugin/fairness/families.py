@@ -36,7 +36,7 @@ class Families:
         """
         defined = defined.bool()
         if self._single:
-            return rates if undefined == 0.0 else torch.where(defined, rates, undefined)
+            return rates if undefined == 0.0 else rates.masked_fill(~defined, undefined)
         usable = self._usable(defined)
         rows = self._rows_on(rates.device).to(rates.dtype)
         sums = rows @ torch.where(usable, rates, torch.zeros((), dtype=rates.dtype, device=rates.device))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checks import shown
 from ..errors import ConfigError, DataError
-from ..value_checks import refuse_if
+from ..value_checks import known_in_range, refuse_if
 from .attribute import MOST_GROUPS, UNKNOWN, Attribute, declared_attribute, on_device
 from .attribute_columns import attribute_columns
 
@@ -119,6 +119,8 @@ class Groups:
             DataError: Also for such a value.
         """
         ids = self.ids(sensitive, batch=batch, device=device)
+        if known_in_range(ids, MOST_GROUPS):
+            return ids
         refuse_if((ids == UNKNOWN).any(), lambda: DataError(self._undeclared(sensitive, ids)))
         return ids.clamp_min(0)  # a group that is not there would bring an accelerator down before it is refused
 

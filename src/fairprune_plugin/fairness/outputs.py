@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import DataError
-from ..value_checks import refuse_if
+from ..value_checks import known_in_range, refuse_if
 from .precision import widened
 
 
@@ -147,6 +147,8 @@ def _class_ids(targets: Tensor, num_classes: int) -> Tensor:
                 "sample, not a probability"
             ),
         )
+    if known_in_range(ids, num_classes):
+        return ids
     low, high = torch.aminmax(ids)
     refuse_if(
         (low < 0) | (high >= num_classes),

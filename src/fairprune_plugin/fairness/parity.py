@@ -65,12 +65,17 @@ def deviations(rates: Tensor, weights: Tensor) -> Tensor:
 def violations(deviation: Tensor, tolerance: float | Tensor, reference: str | int, sides: Sides = BOTH) -> Tensor:
     """The one-sided constraints of every deviation, ``(S, R, G)``, one row a side; positive means violated."""
     allowed = tolerance / 2 if reference == PAIRWISE else tolerance
-    return torch.stack([side * deviation for side in sides]) - allowed
+    return _by_side(deviation, sides) - allowed
 
 
 def distances(deviation: Tensor, sides: Sides) -> Tensor:
     """How far each group is on the side that counts, ``(R, G)``: |F| for both, −F for "below"."""
-    return torch.stack([side * deviation for side in sides]).amax(dim=0)
+    return _by_side(deviation, sides).amax(dim=0)
+
+
+def _by_side(deviation: Tensor, sides: Sides) -> Tensor:
+    """The deviation as each side counts it, ``(S, R, G)``."""
+    return torch.stack([deviation if side > 0 else -deviation for side in sides])
 
 
 def gap(rates: Tensor, weights: Tensor, reference: str | int, sides: Sides = BOTH) -> Tensor:

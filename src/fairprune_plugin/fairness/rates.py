@@ -132,7 +132,7 @@ class Labelled:
     other: bool = False
 
     def __call__(self, targets: Tensor) -> Tensor:
-        return (targets == self.cls) ^ self.other
+        return targets != self.cls if self.other else targets == self.cls
 
 
 @dataclass(frozen=True)

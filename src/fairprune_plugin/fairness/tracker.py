@@ -227,6 +227,8 @@ class ConstraintTracker:
 
     def _usable(self, counts: RateCounts, split: str) -> Tensor:
         """Which rates enter a comparison, ``(R, G)`` bool: those with samples, and enough of them."""
+        if not self.constraint.min_group_size:
+            return counts.totals > 0
         enough = self.sizes.get(split, counts.totals).to(counts.totals.device) >= self.constraint.min_group_size
         return (counts.totals > 0) & enough
 
