@@ -205,22 +205,3 @@ def test_one_sided_constraints_have_one_side_of_multipliers() -> None:
     multipliers.step(violation)
     torch.testing.assert_close(multipliers.value, violation.clamp_min(0))
     assert float(multipliers.penalty(violation)) == pytest.approx(float(violation.clamp_min(0).square().sum()))
-
-
-@given(
-    st.lists(st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4), min_size=1, max_size=6),
-    st.floats(0.01, 2),
-    st.integers(1, 8),
-)
-def test_dual_ascent_is_projected_sgd_to_the_bit(violations: list[list[float]], lr: float, steps: int) -> None:
-    multipliers = make(lr=lr, cap=1.5)
-    expected = torch.nn.Parameter(torch.zeros(4))
-    sgd = torch.optim.SGD([expected], lr=lr * steps, maximize=True)
-    for violation in violations:
-        before, values = multipliers.value, multipliers.value.clone()
-        multipliers.step(torch.tensor(violation).reshape(2, 1, 2), steps=steps)
-        expected.grad = torch.tensor(violation)
-        sgd.step()
-        expected.data.clamp_(0, 1.5)
-        assert torch.equal(multipliers.value.reshape(-1), expected.data)
-        assert torch.equal(before, values), "a value that was read stays what it was"

@@ -154,18 +154,12 @@ class Multipliers:
         self._to(strict_violation.device)
         before = None if good is None else [tensor.clone() for tensor in self._moving()]
         # The dual Lagrangian of every rule is λ · strict violation: its gradient needs no backward pass.
-        gradient = strict_violation.detach().reshape(-1).float()
-        if isinstance(self._optimizer, torch.optim.SGD):
-            # What its step and cooper's projection do, at a tenth of their price.
-            moved = torch.add(self._multiplier.weight.data, gradient, alpha=self.lr * steps)
-            self._multiplier.weight.data = moved.clamp_(0, self.config.cap)
-        else:
-            self._multiplier.weight.grad = gradient
-            for group in self._optimizer.param_groups:
-                group["lr"] = self.lr * steps
-            self._optimizer.step()
-            self._multiplier.post_step_()
-            self._multiplier.weight.data.clamp_(max=self.config.cap)
+        self._multiplier.weight.grad = strict_violation.detach().reshape(-1).float()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.lr * steps
+        self._optimizer.step()
+        self._multiplier.post_step_()
+        self._multiplier.weight.data.clamp_(max=self.config.cap)
         if before is not None:
             # State that the first step has made was zero before it.
             for position, tensor in enumerate(self._moving()):
