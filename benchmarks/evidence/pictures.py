@@ -37,7 +37,8 @@ def curves(path: Path, rows: Sequence[Row], setting: Setting, removed: str = "pa
     for axis, field, label in zip(axes, ("accuracy", "gap"), ("test accuracy", "test gap"), strict=True):
         dense = [row for row in rows if row["method"] == "dense"]
         if dense:
-            axis.axhline(statistics.fmean(values(dense, field)), color="#777777", linewidth=1, linestyle=":")
+            mean = statistics.fmean(values(dense, field))
+            axis.axhline(mean, color="#777777", linewidth=1, linestyle=":", label="dense")
         labelled = False
         for method, found in methods.items():
             ratios = sorted({row["budget"]["ratio"] for row in found})
@@ -46,14 +47,15 @@ def curves(path: Path, rows: Sequence[Row], setting: Setting, removed: str = "pa
             label_of = method if method in STYLE else None if labelled else "other baselines"
             labelled = labelled or method not in STYLE
             axis.plot([100 * r for r in ratios], means, label=label_of, **STYLE.get(method, OTHER))
+        shares = sorted({row["budget"]["ratio"] for found in methods.values() for row in found})
+        axis.set_xticks([100 * share for share in shares], [f"{100 * share:g}" for share in shares])
         axis.set_xlabel(f"{removed} removed, %")
         axis.set_ylabel(label)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[1].axhline(setting.tolerance, color="#117733", linewidth=1.2)
-    axes[1].text(0.01, setting.tolerance, " tolerance", color="#117733", va="bottom", transform=_left(axes[1]))
+    _tolerance(axes[1], setting.tolerance)
     focus(axes[0])
-    axes[0].legend(frameon=False, fontsize=8)
+    _legend(figure, axes[0])
     figure.suptitle(setting.title, fontsize=10)
     save(figure, path)
 
@@ -80,9 +82,17 @@ def save(figure: Any, path: Path) -> None:
     plt.close(figure)
 
 
-def _left(axis: Any) -> Any:
-    """x in shares of the axis, y in data."""
-    return axis.get_yaxis_transform()
+def _tolerance(axis: Any, tolerance: float) -> None:
+    """A line across the gaps, named beside the frame, where no curve is."""
+    axis.axhline(tolerance, color="#117733", linewidth=1.2)
+    place = axis.get_yaxis_transform()  # x in shares of the axis, y in data
+    axis.text(1.0, tolerance, " tolerance", color="#117733", fontsize=8, va="center", transform=place)
+
+
+def _legend(figure: Any, axis: Any) -> None:
+    """Below both panels, where it hides no point."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 
 def plane(path: Path, rows: Sequence[Row], title: str, *, tolerance: float | None = None) -> None:
@@ -126,9 +136,9 @@ def ladder(path: Path, rows: Sequence[Row], setting: Setting) -> None:
         axis.set_ylabel(label)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[1].axhline(setting.tolerance, color="#117733", linewidth=1.2)
+    _tolerance(axes[1], setting.tolerance)
     focus(axes[0])
-    axes[0].legend(frameon=False, fontsize=8)
+    _legend(figure, axes[0])
     figure.suptitle(setting.title, fontsize=10)
     save(figure, path)
 
