@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,11 +9,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..engine.batches import Forward, default_forward
-from ..errors import ConfigError, DataError, FairPruneWarning
+from ..errors import ConfigError, DataError
 from ..fairness.constraint import Constraint
 from ..fairness.constraints import constraints_of, with_floors
 from ..fairness.groups import Groups
 from ..fairness.outputs import Outputs
+from ..warn import warn_caller
 from .collect import Predictions, collect, constant
 from .compared import ComparedRate, compared_rates, named_apart
 from .decide import judge
@@ -224,11 +224,9 @@ def _checked(constraints: Constraints, has_reference: bool, bootstrap: int, bins
 def _warn_of_floors(constraints: tuple[Constraint, ...]) -> None:
     asked = [f"floor={c.floor:g} of {c.name}" for c in constraints if c.floor is not None]
     if asked:
-        warnings.warn(
+        warn_caller(
             f"{', '.join(asked)} compares with the dense model, and there is none: not decidable. Pass the dense model as "
-            "reference_model (its predictions as reference_logits), or leave floor out",
-            FairPruneWarning,
-            stacklevel=4,
+            "reference_model (its predictions as reference_logits), or leave floor out"
         )
 
 
@@ -257,5 +255,5 @@ def _skips(memberships: dict[Groups, Membership]) -> list[str]:
         if empty:
             notes.append(f"no sample of {', '.join(empty)}{about}")
     for note in notes:
-        warnings.warn(note, FairPruneWarning, stacklevel=4)
+        warn_caller(note)
     return notes

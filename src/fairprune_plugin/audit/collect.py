@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from torch import Tensor, nn
 
 from ..engine.batches import Forward, missing_sensitive, read_batch
 from ..engine.evaluate import mode
-from ..errors import DataError, FairPruneWarning
+from ..errors import DataError
 from ..fairness.one_hot import one_hot_notes
 from ..fairness.outputs import Outputs
+from ..warn import warn_caller
 from .scores import as_logits
 
 
@@ -163,7 +163,7 @@ def constant(ids: Tensor) -> list[str]:
 def _one_hot(outputs: Outputs) -> list[str]:
     notes = one_hot_notes(outputs)
     for note in notes:
-        warnings.warn(note, FairPruneWarning, stacklevel=5)
+        warn_caller(note)
     return notes
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, DataError, FairPruneWarning
+from ..errors import ConfigError, DataError
+from ..warn import warn_caller
 
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
@@ -34,7 +33,7 @@ def as_logits(batches: list[Tensor], scores: str, whose: str, targets: list[Tens
             f"all outputs of {whose} lie in [0, 1], as probabilities do: expected logits (a probability read as a logit "
             "is a decision for class 1 whenever it is positive). If they are probabilities, pass scores='probabilities'"
         )
-        warnings.warn(note, FairPruneWarning, stacklevel=6)
+        warn_caller(note)
         return batches, [note]
     if not likely:
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..distributed import ALONE, Ranks
-from ..errors import DataError, FairPruneWarning
+from ..errors import DataError
 from ..fairness.constraint import Constraint
 from ..fairness.lagrangian import Lagrangian
 from ..fairness.one_hot import looks_one_hot, one_hot_note
 from ..fairness.outputs import Task
+from ..warn import warn_caller
 from .batches import check_iterable, missing_sensitive, read_batch
 from .data_parallel import different_data
 
@@ -70,17 +70,13 @@ def check_loader(
             "group, let small groups be (min_group_size=1), or use a constraint that does not condition on that label"
         )
     if small:
-        warnings.warn(
-            f"on the {split} data: {'; '.join(small[:5])}{'; …' if len(small) > 5 else ''}; reported, not constrained",
-            FairPruneWarning,
-            stacklevel=4,
+        warn_caller(
+            f"on the {split} data: {'; '.join(small[:5])}{'; …' if len(small) > 5 else ''}; reported, not constrained"
         )
     if missing:
-        warnings.warn(
+        warn_caller(
             f"on the {split} data: {'; '.join(missing[:5])}; those gaps are undefined there and such a group "
-            "does not move the multipliers",
-            FairPruneWarning,
-            stacklevel=4,
+            "does not move the multipliers"
         )
 
 
@@ -148,7 +144,7 @@ def _task(labels: list[Labels]) -> Task:
 
 def _warn_of_one_hot(labels: list[Labels]) -> None:
     if all(looks_one_hot(batch.targets) for batch in labels):
-        warnings.warn(one_hot_note(labels[0].targets.shape[1]), FairPruneWarning, stacklevel=5)
+        warn_caller(one_hot_note(labels[0].targets.shape[1]))
 
 
 def _refuse_one_class(labels: list[Labels]) -> None:

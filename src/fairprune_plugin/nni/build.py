@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,8 @@ from nni.compression import pruning
 from torch import nn
 
 from ..config import PrunerConfig
-from ..errors import ConfigError, FairPruneWarning
+from ..errors import ConfigError
+from ..warn import warn_caller
 from . import config_list as configs
 from .pruner import BiFPPruner
 from .structured import configure_structured
@@ -67,9 +67,7 @@ def build(config: PrunerConfig, model: nn.Module, example_inputs: Any, options: 
 def _host_pruner(config: PrunerConfig, model: nn.Module, config_list: list[dict[str, Any]], arguments: Any) -> Any:
     cls = _HOST_PRUNERS[config.name]
     if config.constraint is not None:
-        warnings.warn(
-            f"pruner {config.name!r} is NNI's own: nothing constrains its fairness", FairPruneWarning, stacklevel=4
-        )
+        warn_caller(f"pruner {config.name!r} is NNI's own: nothing constrains its fairness")
     accepted = _accepted(cls, arguments)
     required = inspect.signature(cls.__init__).parameters.values()
     missing = [

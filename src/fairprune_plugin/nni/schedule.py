@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ..engine.timetable import Timetable
-from ..errors import ConfigError, FairPruneWarning, TrainingStateError
+from ..errors import ConfigError, TrainingStateError
+from ..warn import warn_caller
 from .ramp import Ramp, ramp_in_steps, ramp_to
 
 
@@ -92,10 +92,8 @@ class Schedule:
     def warn_if_short(self, steps: int, due: int) -> None:
         """Whether the weights have settled for fewer steps than asked."""
         if self._max_steps is not None and steps < self._max_steps:
-            warnings.warn(
+            warn_caller(
                 f"training ended after {steps} optimizer steps of max_steps={self._max_steps}: the masks are final (since "
                 f"step {due}), but the weights have settled for {steps - due} steps instead of {self._max_steps - due}; "
-                "let training_func run for max_steps optimizer steps",
-                FairPruneWarning,
-                stacklevel=3,
+                "let training_func run for max_steps optimizer steps"
             )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, FairPruneWarning, UnsupportedModelError
+from ..errors import ConfigError, UnsupportedModelError
 from ..torch_pruning.grouping import HostGroup
 from ..torch_pruning.removal import pruning_groups
 from ..torch_pruning.tracing import undisturbed
+from ..warn import warn_caller
 from .graph import LAYERS, ChannelGraph, check_input, check_unwrapped, outputs, producers
 
 TORCH_PRUNING = "torch_pruning"
@@ -57,10 +57,8 @@ def speedup(model: nn.Module, masks: Masks, dummy_input: Any, *, method: str = T
     _apply(model, masks)
     masked = outputs(model, dummy_input)
     if not hidden:
-        warnings.warn(
-            "no output channel is masked entirely: weights are zeroed as the masks say and the model keeps its size",
-            FairPruneWarning,
-            stacklevel=2,
+        warn_caller(
+            "no output channel is masked entirely: weights are zeroed as the masks say and the model keeps its size"
         )
         return model
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
@@ -222,11 +220,9 @@ def _compare(masked: list[Tensor], small: list[Tensor]) -> None:
     for before, after in zip(masked, small, strict=True):
         error = float((before - after).abs().max() / before.abs().max().clamp_min(1e-12))
         if error > TOLERANCE:
-            warnings.warn(
+            warn_caller(
                 f"the smaller model differs from the masked one (by {error:.1e} of the largest output): a masked channel "
                 "still feeds a constant to what follows, for example through a batch norm without a mask. Complete the "
-                "config with configure_structured(model, dummy_input, config_list), or fine-tune",
-                FairPruneWarning,
-                stacklevel=3,
+                "config with configure_structured(model, dummy_input, config_list), or fine-tune"
             )
             return

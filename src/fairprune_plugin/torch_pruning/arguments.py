@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch_pruning as tp
 from torch import nn
 
 from ..checks import number, one_of, shown, whole_number
-from ..errors import ConfigError, FairPruneWarning, UnsupportedModelError
+from ..errors import ConfigError, UnsupportedModelError
+from ..warn import warn_caller
 from .argument_types import MAPPINGS, check_types
 
 TARGETS = ("channels", "params", "macs")
@@ -164,9 +164,7 @@ def check_model(model: Any) -> None:
         )
     frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
     if frozen:
-        warnings.warn(
+        warn_caller(
             f"{len(frozen)} parameters are frozen (first: {frozen[0]}): they are not trained. Their channels can be "
-            "removed, except those that only frozen layers read: nothing would score them, so they stay",
-            FairPruneWarning,
-            stacklevel=3,
+            "removed, except those that only frozen layers read: nothing would score them, so they stay"
         )

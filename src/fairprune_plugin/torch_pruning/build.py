@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import Any
 
 import torch_pruning as tp
@@ -11,7 +10,7 @@ from torch import nn
 
 from ..checks import one_of
 from ..config import PrunerConfig
-from ..errors import FairPruneWarning
+from ..warn import warn_caller
 from .arguments import OWN, host_arguments
 from .pruner import BiFPPruner
 
@@ -48,11 +47,9 @@ def _host_pruner(config: PrunerConfig, model: nn.Module, example_inputs: Any, ar
         ignored.append("target")
     ignored += [key for key in OWN if arguments.pop(key, None) is not None and key not in ignored]
     if ignored:
-        warnings.warn(
+        warn_caller(
             f"pruner {config.name!r} is Torch-Pruning's own and does not know {', '.join(ignored)}: its ratio is a "
-            "channel ratio and nothing constrains its fairness",
-            FairPruneWarning,
-            stacklevel=4,
+            "channel ratio and nothing constrains its fairness"
         )
     own = {"importance": arguments.pop("importance", None) or importance()}
     base = inspect.signature(tp.pruner.BasePruner.__init__).parameters

@@ -7,7 +7,6 @@ the producers still run.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch_pruning import ops
 
-from ..errors import FairPruneWarning, UnsupportedModelError
+from ..errors import UnsupportedModelError
 from ..masks.groups import ChannelGroup
+from ..warn import warn_caller
 from .sites import GroupSites
 
 
@@ -67,11 +67,9 @@ def host_groups(pruner: Any) -> Iterator[HostGroup]:
         if group is not None and any(id(site.parameter) not in frozen for site in group.channels.masked):
             yield group
     if protected:
-        warnings.warn(
+        warn_caller(
             f"the channels of {', '.join(protected)} are the model's outputs and are kept: pass "
-            "ignored_layers=[…] with the output layers to say so yourself",
-            FairPruneWarning,
-            stacklevel=4,
+            "ignored_layers=[…] with the output layers to say so yourself"
         )
 
 

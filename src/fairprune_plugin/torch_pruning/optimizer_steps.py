@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 
 from torch import nn
 
 from ..engine.optimizers import OptimizerWatch
-from ..errors import FairPruneWarning
+from ..warn import warn_caller
 
 
 class OptimizerSteps:
@@ -43,15 +42,13 @@ class OptimizerSteps:
         """The gradients of a step are ready; warns, once, if those of the step before were never used.
 
         Warns:
-            FairPruneWarning: As if from the caller of the caller.
+            FairPruneWarning: At the line that called into this package.
         """
         if self._awaited and not self._warned:
             self._warned = True
-            warnings.warn(
+            warn_caller(
                 "regularize() was called twice without an optimizer step of this model's parameters in between: call it "
-                "once per optimizer.step(), after the last backward() when gradients are accumulated",
-                FairPruneWarning,
-                stacklevel=3,
+                "once per optimizer.step(), after the last backward() when gradients are accumulated"
             )
         self._awaited = True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,8 +18,9 @@ from ..engine.preflight import check_walkable, length
 from ..engine.result import HistoryRow
 from ..engine.snapshots import GAP, UPPER_BOUND, BestSnapshot
 from ..engine.validation_stream import ValidationStream
-from ..errors import ConfigError, FairPruneWarning, TrainingStateError
+from ..errors import ConfigError, TrainingStateError
 from ..fairness.lagrangian import VALIDATION
+from ..warn import warn_caller
 from .session_state import load_session_state, session_state
 
 
@@ -198,12 +198,10 @@ class Session:
         if self.pruner.current_step >= self.pruner.iterative_steps:
             return True  # the trainer had nothing left to train, or the user called step()
         if not engine.at_target:
-            warnings.warn(
+            warn_caller(
                 f"training stopped after {engine.phase_step} of {self.pruner.total_steps} steps, before the mask reached "
                 "its target: no channel is removed, hidden ones are zeroed in the model. Resume from a checkpoint, or "
-                "plan fewer steps",
-                FairPruneWarning,
-                stacklevel=2,
+                "plan fewer steps"
             )
             return False
         if self.snapshots.best is not None:
