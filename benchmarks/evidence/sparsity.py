@@ -8,6 +8,7 @@ forward-backward passes. Test rates are those of the moment that validation chos
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from .methods import METHODS, applies
 from .pictures import curves, plane
 from .problems import Setting
 from .records import Job, Row, collect
+from .statistics import AHEAD, ALIKE, BEHIND, TRADES
 from .tables import SIZE, comparison_table, standings
 
 RATIOS = (0.2, 0.5, 0.7, 0.9, 0.95)
@@ -63,6 +65,7 @@ def write(path: Path, rows: Sequence[Row], page: Page | None = None) -> None:
     """The page and its pictures, from records alone."""
     page = page or Page("Accuracy and gap against sparsity", INTRODUCTION)
     parts = [f"# {page.title}\n", page.introduction, summary_table(rows) + "\n"]
+    parts.append(f"Method by method, in how many of these settings and sizes BiFP is what:\n\n{tally_table(rows)}\n")
     for setting, own in by_setting(rows).items():
         parts.append(f"## {setting.title}\n")
         name = f"{setting.data}-{setting.target}-{setting.sensitive}-{setting.network}.svg"
@@ -101,6 +104,21 @@ def summary_table(rows: Sequence[Row]) -> str:
             found = standings([row for row in own if row["budget"]["ratio"] == ratio], OWN)
             cells = [f"{len(names)}: {', '.join(names)}" if names else "0" for names in found.values()]
             lines.append(f"| {setting.title} | {ratio:.0%} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def tally_table(rows: Sequence[Row]) -> str:
+    """Where the method stands against each of the others, over all settings and ratios."""
+    tally: dict[str, Counter[str]] = {}
+    for own in by_setting(rows).values():
+        for ratio in sorted({row["budget"]["ratio"] for row in own if row["method"] != "dense"}):
+            for where, names in standings([row for row in own if row["budget"]["ratio"] == ratio], OWN).items():
+                for name in names:
+                    tally.setdefault(name, Counter())[where] += 1
+    lines = ["| method | settings | ahead | no difference | trades | behind |", "|---|---:|---:|---:|---:|---:|"]
+    for name, counts in sorted(tally.items(), key=lambda item: (-item[1].total(), item[0])):
+        cells = [str(counts[where]) for where in (AHEAD, ALIKE, TRADES, BEHIND)]
+        lines.append(f"| {name} | {counts.total()} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -49,6 +49,8 @@ def test_what_is_in_the_file_is_not_run_again(given: Any, tmp_path: Path, monkey
         write(page, shown)
         text = page.read_text()
         assert "| other | 1 |" in text
+        sizes = len(shown) // 2
+        assert f"| other | {sizes} | 0 | {sizes} | 0 | 0 |" in text, "the same numbers: no difference at any size"
         assert f"![{picture}](page/synthetic-class-group-mlp.svg)" in text
         (tmp_path / "page" / "synthetic-class-group-mlp.svg").unlink()
 
