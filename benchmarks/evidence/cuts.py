@@ -40,6 +40,7 @@ def uniform_budget(problem: Problem, budget: Budget) -> Budget:
 
 
 def scoring_context(problem: Problem, pruner: BiFPPruner, count: int) -> ScoringContext:
+    """What scores look at: ``count`` training batches (at least one), each a pass."""
     return ScoringContext.of_pruner(
         pruner,
         batches(problem, max(count, 1), order=problem.seed),
