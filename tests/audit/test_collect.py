@@ -44,6 +44,22 @@ def test_generator_and_two_models_in_one_pass() -> None:
     assert report.to_dict() == expected.to_dict()
 
 
+def test_a_loader_may_reuse_its_memory() -> None:
+    def loader() -> Iterator[Any]:
+        x, y, s = (part.clone() for part in batches()[0])
+        memory = (x, y, {"group": s})
+        for new_x, new_y, new_s in batches():
+            x.copy_(new_x)
+            y.copy_(new_y)
+            s.copy_(new_s)
+            yield memory
+
+    named = AccuracyParity(0.1, groups={"group": 2})
+    expected = [(x, y, {"group": s}) for x, y, s in batches()]
+    reused, fresh = (audit(First(), each, named, bootstrap=100) for each in (loader(), expected))
+    assert reused.to_dict() == fresh.to_dict()
+
+
 def test_models_are_judged_in_eval_mode_and_given_back_as_they_were() -> None:
     model = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(0.9), nn.Linear(8, 1))
     model[1].eval()

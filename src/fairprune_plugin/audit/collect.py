@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -115,14 +116,15 @@ def collect(
                         f"expected the {'reference ' * place}model to return a tensor (or an object with .logits), got "
                         f"{type(out).__name__}: pass forward=lambda model, x: …"
                     )
-                logits[place].append(out.detach().cpu())
+                logits[place].append(out.detach().cpu().clone())
             if _is_empty(batch.targets):
                 empty += 1
                 continue
             if not isinstance(batch.targets, Tensor):
                 raise DataError(f"expected targets as a tensor, got {type(batch.targets).__name__}")
-            targets.append(batch.targets.cpu())
-            sensitive.append(batch.sensitive)
+            # Copies: a loader may fill the same memory with its next batch.
+            targets.append(batch.targets.cpu().clone())
+            sensitive.append(copy.deepcopy(batch.sensitive))
     if not targets:
         raise DataError(f"the {split} loader is empty: no {'sample' if empty else 'batch'} to audit")
     found = Predictions.of(logits[0], logits[-1] if len(models) > 1 else [], targets, sensitive, scores=scores)
