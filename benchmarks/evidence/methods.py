@@ -21,6 +21,7 @@ from .outcomes import Method, Outcome
 from .package_runs import fit, make_pruner, tuned
 from .problems import Problem, Setting
 from .tickets import ticket
+from .torch_pruning_channels import by_torch_pruning
 from .tuning import Budget
 
 DUAL_RATE = 0.5  # of CEAG's and the equalised loss's own multipliers, per step; docs/results.md says how it was chosen
@@ -132,7 +133,13 @@ def excess_gap(problem: Problem) -> Any:
 
 ONE_SHOT = ("random", "magnitude", "magnitude uniform", "group_norm", "taylor", "fpgm", "lamp", "snip")
 NNI = {"nni fpgm": fpgm, "nni taylor": taylor, "nni agp (l1)": gradual("L1NormPruner")}
-PLAIN = (*ONE_SHOT, "lottery ticket", *NNI)  # know nothing of the constraint
+TORCH_PRUNING = {
+    "torch-pruning magnitude": by_torch_pruning(lambda: tp.importance.GroupMagnitudeImportance(p=2)),
+    "torch-pruning lamp": by_torch_pruning(tp.importance.LAMPImportance),
+    "torch-pruning taylor": by_torch_pruning(tp.importance.GroupTaylorImportance, gradients=True),
+    "torch-pruning isomorphic": by_torch_pruning(tp.importance.GroupTaylorImportance, gradients=True, isomorphic=True),
+}
+PLAIN = (*ONE_SHOT, "lottery ticket", *NNI, *TORCH_PRUNING)  # know nothing of the constraint
 METHODS: dict[str, Method] = {
     "dense": dense,
     **{name: one_shot(name) for name in ONE_SHOT},
@@ -152,6 +159,7 @@ METHODS: dict[str, Method] = {
     "snip + constraint": one_shot("snip", constrained=True),
     "fairprune + constraint": one_shot("fairprune", constrained=True),
     **{name: by_nni(make_masks) for name, make_masks in NNI.items()},
+    **TORCH_PRUNING,
     "bifp": bifp(),
 }
 

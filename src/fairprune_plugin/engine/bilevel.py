@@ -5,27 +5,24 @@ It knows tensors, groups and steps; it knows no host.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import NonFiniteError, PeerError, TrainingStateError
+from ..errors import PeerError, TrainingStateError
 from ..fairness.lagrangian import Lagrangian
 from ..fairness.precision import without_autocast
 from ..masks.masked_weights import MaskedWeights
 from ..masks.norms import MaskedNorms
 from ..masks.saliency import mask_gradient
-from .buffers import BufferGuard
 from .config import BiLevelConfig
 from .loss_scaling import ForgottenScale
+from .non_finite import NonFiniteBatches
 from .scores import MaskScores
 from .timetable import Timetable
 from .trained_model import TrainedModel
-
-LOOKED_AT = 2**16  # entries of the first gradient in which something that is not finite is looked for
 
 Projection = Callable[[Tensor, float], Tensor]
 
@@ -64,7 +61,7 @@ class BiLevelEngine:
         self._awaiting_backward = False
         self._gradients_are_fresh = False
         self._weights_move = True
-        self._guard = BufferGuard(model)
+        self._bad = NonFiniteBatches(self.trained, lagrangian)
         self._scale = ForgottenScale()
         self.final_after_ramp = final_after_ramp
         self._timetable: Timetable | None = None
@@ -102,7 +99,7 @@ class BiLevelEngine:
         self.scores = scores
         self.phase_step = 0
         self._ranks_agree = False
-        self._guard.remember()
+        self._bad.buffers.remember()
 
     def train(self, trained: TrainedModel, weights: MaskedWeights) -> None:
         """Goes on with a copy of the model, of the same weights under the same mask.
@@ -115,7 +112,7 @@ class BiLevelEngine:
         self.trained, self.weights, self.norms = trained, weights, MaskedNorms(weights)
         self.norms.refresh()
         self.scores.to(weights.keep.device)
-        self._guard = BufferGuard(trained.module)
+        self._bad = NonFiniteBatches(trained, self.lagrangian)
         self._awaiting_backward = False
 
     def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None) -> Tensor:
@@ -143,26 +140,10 @@ class BiLevelEngine:
         try:
             loss = self.lagrangian.loss(logits, targets, sensitive)
         except PeerError:
-            self._refuse_batch()  # the forward pass of a batch that no rank learns from
+            self._bad.undo()  # the forward pass of a batch that no rank learns from
             raise
-        self._refuse_bad_loss(loss.detach())
+        self._bad.refuse_loss(loss.detach(), self.step_index)
         return loss
-
-    def _refuse_bad_loss(self, value: Tensor) -> None:
-        checks, step = self.lagrangian.checks, self.step_index
-
-        def error() -> NonFiniteError:
-            return NonFiniteError(
-                f"the loss became {float(value)} at training step {step}: this batch changed neither "
-                "weights nor mask, and running statistics are those of the step before; look at its inputs, or "
-                "lower the learning rate if weights have grown out of bounds"
-            )
-
-        if checks.defers(value.device):
-            checks.note(~torch.isfinite(value), error)
-        elif not math.isfinite(float(value)):
-            self._refuse_batch()
-            raise error()
 
     def _note_backward(self, gradient: Tensor) -> None:
         self._gradients_are_fresh = True
@@ -186,20 +167,13 @@ class BiLevelEngine:
             return self._use_gradients(overflow_skips)
 
     def _use_gradients(self, overflow_skips: bool) -> bool:
-        if not self._awaiting_backward:
-            raise TrainingStateError(
-                "regularize() needs fresh gradients: call loss = pruner.loss(model(x), y, s), then "
-                "loss.backward(), then pruner.regularize(model)"
-            )
-        gradients = self.trained.gradients() if self._gradients_are_fresh else []
-        if not gradients:
-            raise TrainingStateError(
-                "regularize() was called before loss.backward(): the gradients, if any, are not those of this "
-                "batch's pruner.loss(…)"
-            )
+        gradients = self._fresh_gradients()
         self._awaiting_backward = False
         self.trained.settle()
-        good = self._finite_gradients(gradients) if overflow_skips else self._refuse_bad_gradients(gradients)
+        if overflow_skips:
+            good: Tensor | None = self._bad.all_finite(gradients)
+        else:
+            good = self._bad.refuse_gradients(gradients, self.step_index)
         if not self._ranks_agree:
             self._ranks_agree = True
             self.trained.refuse_diverged(gradients=True)
@@ -216,10 +190,9 @@ class BiLevelEngine:
                 assert good is not None
                 good = good & finite
             else:
-                self._refuse_gradients_unless(finite)
-                good = self.lagrangian.checks.good()
+                good = self._bad.refuse_unless(finite, self.step_index)
         if good is None:
-            self._guard.remember()
+            self._bad.buffers.remember()
         self.lagrangian.dual_step_from_training(good)
         if derivative is not None:
             self.scores.update(derivative, good)
@@ -230,7 +203,7 @@ class BiLevelEngine:
             self._follow_schedule()
         self._weights_move = not mask_step or self.config.joint
         if good is not None:
-            self._make_harmless(good)
+            self._bad.make_harmless(good)
         if self._weights_move:
             self.weights.mask_gradients()
             self._scale.before_step(self.trained, unscaled=overflow_skips)
@@ -239,6 +212,20 @@ class BiLevelEngine:
         self.phase_step += 1
         self.passes += 1
         return mask_step
+
+    def _fresh_gradients(self) -> list[Tensor]:
+        if not self._awaiting_backward:
+            raise TrainingStateError(
+                "regularize() needs fresh gradients: call loss = pruner.loss(model(x), y, s), then "
+                "loss.backward(), then pruner.regularize(model)"
+            )
+        gradients = self.trained.gradients() if self._gradients_are_fresh else []
+        if not gradients:
+            raise TrainingStateError(
+                "regularize() was called before loss.backward(): the gradients, if any, are not those of this "
+                "batch's pruner.loss(…)"
+            )
+        return gradients
 
     @torch.no_grad()
     def pass_over(self) -> None:
@@ -261,57 +248,6 @@ class BiLevelEngine:
         self.set_mask(self.project(self.scores.value(), self.timetable.progress(self.phase_step)))
         if self.final_after_ramp and self.timetable.at_target(self.phase_step):
             self.weights.finish()
-
-    def _finite_gradients(self, known: list[Tensor]) -> Tensor:
-        """Whether this step is good and all of its gradients are finite, 0-d bool."""
-        largest = torch.stack(torch._foreach_norm(known, torch.inf)).sum()
-        finite = torch.isfinite(largest)
-        good = self.lagrangian.checks.good()
-        return finite if good is None else good & finite
-
-    def _refuse_bad_gradients(self, known: list[Tensor]) -> Tensor | None:
-        """A loss can be finite and its gradient not; one more optimizer step would ruin the weights for good.
-
-        Looked at are the first gradient and those of all vectors (biases, norm affines): what overflows in the
-        backward pass reaches the layers before it, and these tensors are small.
-        """
-        vectors = [gradient.reshape(-1) for gradient in known[1:] if gradient.dim() <= 1]
-        # A sum takes a third of the time of a norm, and one norm of all of them a fraction of that of each.
-        size = _some_of_each_row(known[0]).sum()
-        if vectors:
-            size = size + torch.linalg.vector_norm(torch.cat(vectors))
-        self._refuse_gradients_unless(torch.isfinite(self.trained.total(size)))
-        return self.lagrangian.checks.good()
-
-    def _refuse_gradients_unless(self, finite: Tensor) -> None:
-        checks, step = self.lagrangian.checks, self.step_index
-
-        def error() -> NonFiniteError:
-            return NonFiniteError(
-                f"the gradient became NaN or infinite at training step {step} (the loss itself was "
-                "finite): weights, mask and running statistics are those of the step before; lower the learning rate or "
-                "clip gradients (under a GradScaler, where this is no error: regularize(model, scaler=…, optimizer=…))"
-            )
-
-        if checks.defers(finite.device):
-            checks.note(~finite, error)
-        elif not bool(finite):
-            for parameter in self.trained.parameters:
-                parameter.grad = None
-            self._refuse_batch()
-            raise error()
-
-    def _refuse_batch(self) -> None:
-        """Counts and running statistics as they were before the batch."""
-        self._guard.restore()
-        self.lagrangian.uncount_last()
-
-    def _make_harmless(self, good: Tensor) -> None:
-        """If the step was bad, which nobody has looked at yet: no gradients, and running statistics as they were."""
-        bad = ~good
-        for gradient in self.trained.gradients():
-            gradient.masked_fill_(bad, 0)
-        self._guard.settle(good)
 
     def after_optimizer_step(self) -> None:
         """Restores the mask that momentum and weight decay have moved hidden weights out of."""
@@ -359,7 +295,7 @@ class BiLevelEngine:
             "held": self.weights.held(),
             "scores": self.scores.state_dict(),
             "lagrangian": self.lagrangian.state_dict(),
-            "buffers": self._guard.state(),
+            "buffers": self._bad.buffers.state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -371,12 +307,5 @@ class BiLevelEngine:
         self.scores.load_state_dict(state["scores"])
         self.lagrangian.load_state_dict(state["lagrangian"])
         # Whether the model's own state was loaded before or comes after: a bad batch must find the right ones.
-        self._guard.set_state(state["buffers"])
+        self._bad.buffers.set_state(state["buffers"])
         self._awaiting_backward = False
-
-
-def _some_of_each_row(gradient: Tensor) -> Tensor:
-    """A part of a gradient that is large: what comes from behind a layer and is not finite is a factor of whole rows."""
-    if gradient.dim() < 2 or gradient.numel() <= LOOKED_AT:
-        return gradient
-    return gradient.flatten(1)[:, : max(1, LOOKED_AT // len(gradient))]

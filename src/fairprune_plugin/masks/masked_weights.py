@@ -17,9 +17,10 @@ from torch import Tensor
 from ..errors import TrainingStateError
 from ..shards import gathered, is_sharded, local
 from ..value_checks import reading_waits
+from .axes import Positions
 from .blocks import MaskedBlocks
 from .groups import BlockGroup, UnitGroup, unit_offsets
-from .masked_parameter import MaskedParameter, Positions
+from .masked_parameter import MaskedParameter
 
 
 class MaskedTensor(Protocol):

@@ -12,7 +12,7 @@ from torch import nn
 
 from evidence.ablations import ABLATIONS
 from evidence.cuts import cut, uniform_budget
-from evidence.methods import METHODS, NNI, applies, bifp
+from evidence.methods import METHODS, NNI, TORCH_PRUNING, applies, bifp
 from evidence.nni_channels import nni_ratio
 from evidence.problems import SETTINGS, on_network
 from evidence.records import judge
@@ -46,7 +46,7 @@ def test_the_size_and_the_passes_are_those_of_the_budget(name: str, given: Any) 
 
 
 @pytest.mark.parametrize(
-    "name", ["bifp", "magnitude + constraint", "lottery-then-fair", "ceag", "snip", "random", *NNI]
+    "name", ["bifp", "magnitude + constraint", "lottery-then-fair", "ceag", "snip", "random", *NNI, *TORCH_PRUNING]
 )
 def test_the_same_seed_gives_the_same_weights(name: str, given: Any) -> None:
     states = []
@@ -56,7 +56,9 @@ def test_the_same_seed_gives_the_same_weights(name: str, given: Any) -> None:
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
-@pytest.mark.parametrize("name", ["magnitude", "snip", "prune-then-fair", "lottery ticket", "ceag", "bifp", *NNI])
+@pytest.mark.parametrize(
+    "name", ["magnitude", "snip", "prune-then-fair", "lottery ticket", "ceag", "bifp", *NNI, *TORCH_PRUNING]
+)
 def test_every_pass_with_gradients_is_counted(name: str, given: Any) -> None:
     taken = 0
 
