@@ -93,6 +93,12 @@ nothing more was asked for. BiFP *is* ahead of a method if it is better (starred
 other, behind the other way round; "trades" means better in one and worse in the other. *Within* counts the seeds whose test
 gap is at most the tolerance plus the half width of its own 95 % interval. *Passes* are forward-backward passes after the
 dense training. DEGENERATE counts seeds that end with one class for everybody.
+
+*Random*, *magnitude*, *group_norm*, *taylor*, *fpgm*, *lamp*, *snip*, *fairgrape* and *fairprune* are scores of the dense
+model under this package's own budget: one of parameters over all layers, units ranked by score per root of their cost.
+*Magnitude uniform* takes the same share of every layer. *Torch-pruning …* is that host's own pruner with one global ranking
+of channels (*isomorphic*: Taylor's score, one ranking for each kind of layer group), *nni …* the other host's with one ratio
+for all layers.
 """
 
 

@@ -66,6 +66,7 @@ for what, error, says, options in (
     ("a path as loader", DataError, "something that yields batches", {"train": "data/train"}),
     ("an empty training loader", DataError, "the train loader is empty", {"train": []}),
     ("an empty validation loader", DataError, "the validation loader is empty", {"validation": []}),
+    ("a generator as training loader", DataError, "not a generator", {"train": iter([1])}),
     ("a generator as validation loader", DataError, "not a generator", {"validation": iter([1])}),
     ("a number as validation loader", DataError, "expected the validation loader", {"validation": 3}),
 ):

@@ -112,3 +112,23 @@ def test_declared_group_without_samples_keeps_the_verdict_open() -> None:
 def test_unusable_attributes(sensitive: Any, groups: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         run(sensitive, groups)
+
+
+def test_whatever_kind_of_nothing_a_list_has_is_a_missing_value() -> None:
+    class NotAvailable:
+        """As pandas' NA: whether it differs from anything is not available either."""
+
+        def __ne__(self, other: object) -> Any:
+            return self
+
+        def __bool__(self) -> bool:
+            raise TypeError("boolean value of NA is ambiguous")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    names: list[Any] = list(NAMES)
+    names[:4] = [None, float("nan"), np.float32("nan"), NotAvailable()]
+    with pytest.warns(FairPruneWarning, match="4 samples have no value"):
+        report = run(names, None)
+    assert report.groupings[0].groups == ("f", "m")
+    assert (report.groupings[0].missing, sum(report.groupings[0].sizes)) == (4, 36)

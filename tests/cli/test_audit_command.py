@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -225,6 +226,9 @@ def test_several_attributes_and_history(run: Run) -> None:
         ((*MODEL[:4], "--data", "users_code:broken"), "no such data set"),
         ((*MODEL[:4], "--device", "abacus", *MODEL[4:]), "--device abacus"),
         ((*MODEL, "--scores", "odds"), "invalid choice"),
+        ((*TABLE, "--weights", "w.pt"), "--weights is for models"),
+        ((*TABLE, "--reference-model", "users_code:build"), "pass --model, or for a reference --reference-logits"),
+        ((*TABLE, "--reference-weights", "w.pt"), "--reference-weights is for models"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
@@ -289,3 +293,47 @@ def test_the_installed_command_and_a_light_import() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "required: command" in done.stderr
+
+
+@pytest.mark.parametrize("groups", [(), ("--groups", "EU,NA,AS")], ids=["discovered", "declared"])
+def test_a_group_may_be_called_na(run: Run, groups: tuple[str, ...]) -> None:
+    rows = "".join(f"1,{region},2.0\n" for region in ("EU", "NA", "AS")) * 50
+    Path("regions.csv").write_text("label,sensitive,logit\n" + rows)
+    *_, err = run("--data", "regions.csv", "--logits", "logit", *FAST, *groups, "--json", "a.json")
+    assert err == ""
+    (grouping,) = json.loads(Path("a.json").read_text())["groupings"]
+    assert sorted(grouping["groups"]) == ["AS", "EU", "NA"]
+    assert grouping["sizes"] == [50, 50, 50]
+
+
+def test_a_terminal_that_lacks_a_sign_does_not_change_the_exit_code(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    assert main(["audit", *TABLE, "--constraint", "accuracy_parity:0.5"]) == 0
+    narrow.flush()
+    assert b"accuracy_parity: met" in narrow.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("names", [("18_25", "26_40"), ("02139", "2139"), ("1e3", "1000")], ids=lambda names: names[0])
+def test_names_that_look_like_numbers_are_names(run: Run, names: tuple[str, str]) -> None:
+    rows = "".join(f"1,{name},2.0\n" for name in names) * 50
+    Path("groups.csv").write_text("label,sensitive,logit\n" + rows)
+    for groups in ((), ("--groups", ",".join(names))):
+        *_, err = run("--data", "groups.csv", "--logits", "logit", *FAST, *groups, "--json", "a.json")
+        assert err == ""
+        (grouping,) = json.loads(Path("a.json").read_text())["groupings"]
+        assert sorted(grouping["groups"]) == sorted(names)
+
+
+def test_histories_of_one_file_name_are_told_apart_by_their_folders(run: Run) -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "audit"))
+    from audit_data import result
+
+    paths = [Path(folder, "result.json") for folder in ("first", "second")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(json.dumps(result()))
+    options = [part for path in paths for part in ("--history", str(path))]
+    assert run(*TABLE, "--constraint", "accuracy_parity:0.5", *options, "--html", "o.html")[0] == 0
+    page = Path("o.html").read_text()
+    assert all(str(path.with_suffix("")) in page for path in paths)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -76,3 +78,20 @@ def test_recalibration_of_a_model_without_batch_norm_reads_no_data() -> None:
         yield
 
     recalibrate_batch_norm(nn.Linear(3, 2), explode(), batches=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_half_a_pass_of_fresh_statistics_leaves_the_old_ones(error: type[BaseException]) -> None:
+    model = mixed_model()
+    model[1].running_mean.fill_(3.0)
+    model[1].momentum = 0.2
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def broken() -> Iterator[tuple[torch.Tensor, ...]]:
+        yield batches(1)[0]
+        raise error
+
+    with pytest.raises(error):
+        recalibrate_batch_norm(model, broken(), batches=3)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model[1].momentum == 0.2

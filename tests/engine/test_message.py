@@ -103,3 +103,9 @@ def test_who_lost_most_against_the_dense_model() -> None:
     assert largest_loss(dense, pruned) == " Against the dense model, group m lost most: 0.1000 of accuracy."
     assert largest_loss(pruned, pruned) == ""
     assert largest_loss(after(), after()) == ""
+
+
+def test_why_there_was_no_other_moment() -> None:
+    evaluation = after(0.2)
+    assert "no validation data" in message(evaluation, evaluation, [], chosen=False)
+    assert "interrupted" in message(evaluation, evaluation, [], chosen=False, validated=True)

@@ -91,3 +91,24 @@ def test_a_gradient_that_is_not_finite_is_found_in_a_part_of_a_large_one() -> No
     part = some_of_each_row(gradient)
     assert part.numel() <= LOOKED_AT < gradient.numel()
     assert not bool(torch.isfinite(part.sum()))
+
+
+@pytest.mark.parametrize("rows", [5, LOOKED_AT], ids=["small", "large"])
+def test_sparse_gradients_are_looked_at_too(rows: int) -> None:
+    model = nn.Sequential(nn.Embedding(rows, 4, sparse=True), nn.Linear(4, 2))
+    lagrangian = Lagrangian(EqualOpportunity(tolerance=0.05, groups=("a", "b")))
+    lagrangian.plan(10)
+    batches = NonFiniteBatches(TrainedModel(model, lagrangian.ranks), lagrangian)
+    lagrangian.loss(
+        model(torch.tensor([1, 2, 1, 3])), torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 1])
+    ).backward()
+    gradients = batches.trained.gradients()
+    assert gradients[0].is_sparse
+    assert batches.refuse_gradients(gradients, 0) is None
+    gradients[0]._values()[1, 2] = float("nan")
+    assert not bool(batches.all_finite(gradients))
+    with pytest.raises(NonFiniteError):
+        batches.refuse_gradients(gradients, 0)
+    model[0].weight.grad = gradients[0]
+    batches.make_harmless(torch.tensor(False))
+    assert not gradients[0].to_dense().any()

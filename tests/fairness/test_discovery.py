@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -114,3 +115,9 @@ def test_discovered_groups_are_written_as_to_be_discovered() -> None:
     assert found(None, torch.tensor([7, 3])).spec() == ["3", "7"], "numbers are names that can be declared"
     assert found({"race": None}, {"race": torch.tensor([7, 3])}).spec() == {"race": None}
     assert found(("f", "m"), torch.tensor([0, 1])).spec() == ["f", "m"]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan")], ids=repr)
+def test_a_missing_value_is_no_group(missing: Any) -> None:
+    with pytest.raises(DataError, match="missing values"):
+        found(None, ["a", "b", missing])

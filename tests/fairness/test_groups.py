@@ -192,3 +192,19 @@ def test_arrays_are_read_like_tensors_and_lists() -> None:
     assert names.checked_ids(np.array(["m", "f"]), batch=2, device=cpu).tolist() == [1, 0]
     with pytest.raises(DataError, match="shape"):
         ids.checked_ids(np.zeros((3, 2)), batch=3, device=cpu)
+
+
+@pytest.mark.parametrize("names", [(True, False), (False, True), ("True", "False")], ids=str)
+@pytest.mark.parametrize("form", [list, torch.tensor, lambda flags: [str(flag) for flag in flags]])
+def test_flags_are_the_groups_called_so(names: Any, form: Any) -> None:
+    groups = Groups.parse(names)
+    flags = [True, False, True]
+    ids = groups.checked_ids(form(flags), batch=3, device=torch.device("cpu"))
+    assert [groups.names[i] for i in ids.tolist()] == ["True", "False", "True"]
+    assert Groups.parse(groups.spec()) == groups
+
+
+@pytest.mark.parametrize("form", [lambda ids: [float(i) for i in ids], lambda ids: [torch.tensor(i) for i in ids]])
+def test_lists_of_whole_numbers_in_other_clothes(form: Any) -> None:
+    ids = Groups.parse(3).checked_ids(form([2, 0, 1]), batch=3, device=torch.device("cpu"))
+    assert ids.tolist() == [2, 0, 1]

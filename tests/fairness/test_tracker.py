@@ -256,7 +256,37 @@ def test_state_round_trip_continues_identically() -> None:
     assert any(value != 0 for value in expected[3:])
 
 
-def test_augmented_penalties_of_changes_are_refused() -> None:
-    """The dense rates have no surrogate, so that a satisfied floor would be pushed on."""
-    with pytest.raises(ConfigError, match="no surrogate"):
-        ConstraintTracker(DegradationParity(0.1), Task(2), MultiplierConfig(rule="augmented"))
+def everybody_alike(rule: str, *, every: int) -> list[float]:
+    """Slopes of the penalty along a logit that all people share, the second group being in every k-th batch only."""
+    tracker = ConstraintTracker(EqualOpportunity(0.1), Task(2), MultiplierConfig(rule=rule))
+    logit = torch.tensor(1.0, requires_grad=True)
+    slopes = []
+    for number in range(100):
+        s = torch.zeros(64, dtype=torch.long)
+        s[:32] = int(number % every == 0)
+        outputs = Outputs.parse(logit.expand(64), torch.ones(64, dtype=torch.long))
+        slopes.append(float(torch.autograd.grad(tracker.penalty(outputs, s), logit)[0]))
+    return slopes
+
+
+@pytest.mark.parametrize("every", [1, 10])
+@pytest.mark.parametrize("rule", ["dual_ascent", "augmented"])
+def test_a_group_that_a_batch_lacks_pushes_nobody(rule: str, every: int) -> None:
+    """A square of one batch's rates would take the luck of who is in it for a violation."""
+    assert everybody_alike(rule, every=every) == [0.0] * 100
+
+
+@pytest.mark.parametrize(("rate", "pushed"), [(0.85, False), (0.6, True)], ids=["above the floor", "below"])
+def test_an_augmented_penalty_of_changes_pushes_only_where_the_floor_is_violated(rate: float, pushed: bool) -> None:
+    tracker = ConstraintTracker(DegradationParity(0.1), Task(2), MultiplierConfig(rule="augmented"))
+    tracker.dense_rates["train"] = torch.full((1, 2), 0.9, dtype=torch.float64)
+    y = torch.ones(200, dtype=torch.long)
+    s = torch.arange(200) % 2
+    right = torch.cat([torch.arange(100) < 100 * (rate if group else 0.9) for group in (0, 1)])
+    order = torch.cat([(s == group).nonzero().reshape(-1) for group in (0, 1)])
+    logits = torch.empty(200)
+    logits[order] = right.float() * 4 - 2
+    logits.requires_grad_()
+    (slope,) = torch.autograd.grad(tracker.penalty(Outputs.parse(logits, y), s), logits)
+    assert bool(slope[s == 1].any()) == pushed
+    assert bool((slope[s == 1] <= 0).all())  # a step down the slope raises their rate

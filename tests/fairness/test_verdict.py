@@ -116,3 +116,11 @@ class TestUpperBound:
         assert math.isnan(out.upper)
         assert out.excess == 0
         assert out.upper_excess == math.inf
+
+
+def test_a_rate_that_nobody_has_leaves_the_constraint_unmet() -> None:
+    """One group has no positives: the gap of the other rate alone says nothing about equalized odds."""
+    hits, totals = [[9, 0], [1, 1]], [[10, 0], [10, 10]]
+    found = verdict(EqualizedOdds(0.05), hits, totals)
+    assert (found.gap, found.feasible, found.status) == (0.0, False, UNDECIDABLE)
+    assert verdict(EqualizedOdds(0.05, min_group_size=1), hits, totals).feasible  # small groups are let be

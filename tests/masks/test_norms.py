@@ -147,3 +147,23 @@ def test_a_subclass_that_says_channels_last_is_believed() -> None:
     got = norm(x)
     hook.remove()
     torch.testing.assert_close(got[..., KEEP], nn.functional.layer_norm(x[..., KEEP], (5,)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("scale", [1, 300])
+def test_reduced_precision_loses_no_more_than_the_norm_itself(dtype: torch.dtype, scale: float) -> None:
+    """Under autocast the layers compute in float32 inside; sums of squares would leave the range of float16."""
+    keep = torch.arange(64) % 4 != 0
+    layer, sliced_layer = nn.LayerNorm(64), nn.LayerNorm(48)
+    group, sliced_group = nn.GroupNorm(2, 64), nn.GroupNorm(2, 48)
+    rows, maps = (torch.randn(4, 64) + 5) * scale, torch.randn(2, 64, 24, 24) * scale
+    for norm, sliced, x, kept in (
+        (layer, sliced_layer, rows, rows[:, keep]),
+        (group, sliced_group, maps, maps[:, keep]),
+    ):
+        handle = norm.register_forward_hook(KeptStatistics(keep))
+        with torch.autocast("cpu", dtype=dtype):
+            found, native = norm(x.to(dtype))[:, keep], sliced(kept.to(dtype))
+        handle.remove()
+        assert found.dtype == native.dtype
+        torch.testing.assert_close(found.float(), native.float(), rtol=2 * torch.finfo(dtype).eps, atol=1e-3)

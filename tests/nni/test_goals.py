@@ -162,3 +162,17 @@ def test_goals_that_do_not_fit(entries: list[dict[str, Any]], words: str) -> Non
     with pytest.raises(ConfigError, match=words):
         build(entries, model)
     assert not hasattr(model[0], "_nni_wrapper")
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_blocks_that_lose_the_same_channels_do_so_with_a_graph_too(traced: bool) -> None:
+    """The graph knows of no blocks: its single channels are not what was asked for."""
+    torch.manual_seed(0)
+    model = mlp()
+    config: list[dict[str, Any]] = [{"op_names": ["0"], "sparse_ratio": 0.5, "internal_metric_block": 4}]
+    inputs = torch.randn(4, model[0].in_features) if traced else None
+    pruner = BiFPPruner(model, config, evaluator(model), dummy_input=inputs)
+    _, masks = pruner.compress(8, None)
+    rows = masks["0"]["weight"].flatten(1)[:, 0].reshape(4, -1)
+    assert 0 < float(rows.mean()) < 1
+    assert all(torch.equal(block, rows[0]) for block in rows)

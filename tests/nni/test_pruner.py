@@ -98,6 +98,7 @@ def test_it_is_the_engines_own_training() -> None:
     scores = MaskScores(group_magnitude(weights), config_, torch.ones(weights.num_units, dtype=torch.bool))
     engine = BiLevelEngine(model, weights, Lagrangian(constraint), project, config_, scores)
     engine.timetable = Timetable(config_, 16, ratio=0.5)
+    engine.lagrangian.plan(24)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
     data = batches()
     for step in range(24):

@@ -225,3 +225,19 @@ def test_a_softmax_over_channels() -> None:
     with pytest.raises(UnsupportedModelError, match="exclude_op_names"):
         configure_structured(model, torch.randn(3, 6), [{"op_names": ["0"], "sparse_ratio": 0.5}])
     configure_structured(model, torch.randn(3, 6), [{"op_names": ["0"], "sparse_ratio": 0.5}], self_check=False)
+
+
+def test_a_later_entry_keeps_the_targets_that_the_first_one_left() -> None:
+    """As in NNI: the first entry counts for what it configures, and for that alone."""
+    aligned = {"bias": {"align": {"module_name": None, "target_name": "weight", "dims": [0]}}}
+    asked: list[dict[str, Any]] = [
+        {"op_names": ["stem", "body"], "target_names": ["weight"], "sparse_ratio": 0.5},
+        {"op_names": ["stem"], "target_names": ["bias"], "target_settings": aligned},
+        {"op_names": ["stem"], "target_names": ["weight"], "sparse_ratio": 0.1},
+    ]
+    entries = configure_structured(Residual(), X, asked)
+    of_stem = [entry for entry in entries if entry["op_names"] == ["stem"]]
+    targets = [set(entry["target_names"]) for entry in of_stem if "target_names" in entry]
+    assert {"bias"} in targets
+    assert sum("weight" in names for names in targets) == 1
+    assert all(entry.get("sparse_ratio") != 0.1 for entry in entries)

@@ -12,6 +12,8 @@ import torch_pruning as tp
 from host_networks import MLP, prune_mlp
 from torch import nn
 
+from driving import SmallMLP, example_of
+from fairprune_plugin import build_pruner
 from fairprune_plugin.errors import ConfigError
 from fairprune_plugin.torch_pruning import BiFPPruner
 from fairprune_plugin.torch_pruning.arguments import OWN, check_model, check_ratio, check_target, host_arguments
@@ -159,3 +161,18 @@ def test_our_own_arguments_are_those_of_the_pruner() -> None:
         if parameter.kind is parameter.KEYWORD_ONLY
     ]
     assert sorted(OWN) == sorted(named)
+
+
+@pytest.mark.parametrize(
+    "form", [list, iter, lambda layers: (layer for layer in layers)], ids=["list", "iter", "generator"]
+)
+def test_ignored_layers_may_be_read_once_only(form: Any) -> None:
+    model = SmallMLP()
+    pruner = BiFPPruner(model, example_of(model), ignored_layers=form([model.fc1, model.head]), self_check=False)
+    roots = [group.root for group in pruner.host_groups]
+    assert roots
+    assert model.fc1 not in roots
+    host = build_pruner("magnitude", model, example_of(model), ignored_layers=form([model.fc1, model.head]))
+    before = model.fc1.out_features, model.head.out_features
+    host.step()
+    assert (model.fc1.out_features, model.head.out_features) == before

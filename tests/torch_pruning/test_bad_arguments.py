@@ -181,3 +181,16 @@ def test_wrap_that_cannot_be_called() -> None:
     model, pruner = constrained()
     with pytest.raises(ConfigError, match="expected wrap as a function model → its data-parallel wrapper, got 3"):
         pruner.fit([batch(model)], SGD(model.parameters(), lr=0.1), wrap=3, progress=False)
+
+
+@pytest.mark.parametrize("name", ["num_heads", "out_channel_groups"])
+def test_channels_that_groups_or_heads_cannot_share(name: str) -> None:
+    model = SmallMLP()
+    with pytest.raises(ConfigError, match="5 channel groups or heads cannot share"):
+        constrained(model, **{name: {model.fc1: 5}})
+
+
+@pytest.mark.parametrize("name", ["pruning_ratio_dict", "head_pruning_ratio_dict"])
+def test_a_class_is_no_layer(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"expected layers of the model as the keys of {name}"):
+        constrained(**{name: {nn.Linear: 0.5}})

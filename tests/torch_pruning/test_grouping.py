@@ -98,3 +98,27 @@ def test_a_residual_output_is_protected() -> None:
 
 def test_ignoring_the_outputs_says_it_too() -> None:
     prune_mlp(MLP())  # warnings are errors
+
+
+class SeparateAttention(nn.Module):
+    """Without a residual around it: its projection's inputs are one group of channels, its outputs another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.proj = (nn.Linear(16, 16) for _ in range(4))
+        self.fc = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = self.q.out_features // 4
+        q, k, v = (layer(x).reshape(len(x), -1, 4, size).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=0.5).transpose(1, 2).flatten(2)
+        out: Tensor = self.fc(torch.relu(self.proj(mixed)).mean(1))
+        return out
+
+
+def test_inputs_and_outputs_of_one_layer_are_named_apart() -> None:
+    """Budgets and states go by the names of groups."""
+    model = SeparateAttention()
+    heads = dict.fromkeys((model.q, model.k, model.v), 4)
+    found = groups_of(model, torch.randn(2, 5, 16), ignored_layers=[model.fc], num_heads=heads)
+    assert {name: group.num_units for name, group in found.items()} == {"proj": 16, "proj (inputs)": 4}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from driving import SGD, SmallMLP, batches_for, drive, example_of
 from fairprune_plugin.torch_pruning import BiFPPruner
-from fairprune_plugin.torch_pruning.removal import _SafeGroup
+from fairprune_plugin.torch_pruning.removal import HeadDims, _SafeGroup
 
 
 class Normed(nn.Module):
@@ -96,3 +98,35 @@ def test_the_pruning_history_rebuilds_the_model() -> None:
     fresh.load_state_dict(model.state_dict())
     x = example_of(model)
     assert torch.equal(fresh.eval()(x), model.eval()(x))
+
+
+class FusedAttention(nn.Module):
+    """Queries, keys and values in one layer, whose size is three times that of the heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = 4, 4
+        self.qkv, self.proj = nn.Linear(16, 48), nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(rows, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(rows, tokens, -1))
+        return out
+
+
+def test_head_sizes_follow_the_share_that_goes() -> None:
+    model = nn.Sequential(FusedAttention())
+    graph = tp.DependencyGraph().build_dependency(model, example_inputs=torch.randn(2, 5, 16))
+    host = SimpleNamespace(model=model, DG=graph, num_heads={model[0].qkv: 4})
+    untouched = HeadDims(host)
+    untouched.update()
+    assert model[0].head_dim == 4
+    dims = HeadDims(host)
+    rows = [row for row in range(48) if row % 4 == 3]  # the last of each head's four, of queries, keys and values
+    tp.prune_linear_out_channels(model[0].qkv, rows)
+    dims.update()
+    assert model[0].head_dim == 3
+    tp.prune_linear_in_channels(model[0].proj, [3, 7, 11, 15])
+    assert model(torch.randn(2, 5, 16)).shape == (2, 5, 16)

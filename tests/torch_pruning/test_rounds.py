@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import warnings
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,12 +13,15 @@ import torch
 from host_networks import MLP, batches, prune_mlp, sgd, train
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from driving import SGD, SmallMLP, batches_for, drive, example_of, kept_of, small_pruner
+from fairprune_plugin import AccuracyParity
 from fairprune_plugin.engine.config import BiLevelConfig
 from fairprune_plugin.engine.timetable import Timetable
-from fairprune_plugin.errors import ConfigError, UnsupportedModelError
-from fairprune_plugin.torch_pruning import BiFPPruner
+from fairprune_plugin.errors import ConfigError, FairPruneWarning, UnsupportedModelError
+from fairprune_plugin.torch_pruning import BiFPPruner, load_pruned, save_pruned
 from fairprune_plugin.torch_pruning.rounds import timetable_of_round
 
 
@@ -259,3 +264,38 @@ def test_a_group_that_the_caller_does_not_prune_is_reported() -> None:
         next(groups)
     assert pruner.removed_rounds == []
     assert model(example_of(model)).isfinite().all()  # the other layer's channels are hidden as before
+
+
+class GatedCNN(nn.Module):
+    """A gated linear unit: the halves of a layer's output meet again, so that their channels go in pairs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.b, self.fc = nn.Conv2d(8, 6, 3), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.norm(self.a(x)).chunk(2, dim=1)
+        out: Tensor = self.fc(F.relu(self.b(left * torch.sigmoid(right))).mean(dim=(2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.7])
+def test_gated_linear_units_lose_pairs_and_can_be_saved(rounds: int, ratio: float, tmp_path: Path) -> None:
+    """The host's graph keeps the old sizes of the split."""
+    torch.manual_seed(0)
+    model = GatedCNN()
+    x = torch.randn(8, 3, 8, 8)
+    data = [(x, (x[:, 0, 0, 0] > 0).long(), torch.arange(8) % 2)] * 2
+    options: dict[str, Any] = {"pruning_ratio": ratio, "iterative_steps": rounds, "total_steps": 8}
+    pruner = BiFPPruner(model, x[:2], ignored_layers=[model.fc], constraint=AccuracyParity(0.1), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FairPruneWarning)
+        result = pruner.fit(data, torch.optim.SGD(model.parameters(), lr=0.1), progress=False)
+    left = 2 * int(8 * (1 - ratio) + 1e-9)
+    assert (model.a.out_channels, model.norm.num_features, model.b.in_channels) == (left, left, left // 2)
+    save_pruned(model, result, tmp_path / "gated.safetensors")
+    again = load_pruned(GatedCNN(), tmp_path / "gated.safetensors", x[:2])
+    model.eval()
+    assert torch.equal(again.eval()(x), model(x))

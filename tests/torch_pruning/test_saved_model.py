@@ -309,3 +309,20 @@ def test_a_state_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
     pruner.step()
     with pytest.raises(ConfigError, match="safetensors files hold tensors only, but _extra_state"):
         save_pruned(model, pruner, tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("source", [None, "pruner"])
+def test_a_source_that_pruned_nothing_is_refused(source: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected the pruner that removed the channels"):
+        save_pruned(MLP(), source, tmp_path / "pruned.safetensors")
+
+
+def test_a_folder_is_no_file(saved: tuple[MLP, BiFPPruner, Path], tmp_path: Path) -> None:
+    model, pruner, _ = saved
+    with pytest.raises(ConfigError, match="it is a folder"):
+        save_pruned(model, pruner, tmp_path)
+
+
+def test_inputs_of_another_kind_are_refused_in_words(saved: tuple[MLP, BiFPPruner, Path]) -> None:
+    with pytest.raises(ConfigError, match="cannot become one"):
+        load_pruned(MLP(), saved[2], {"wrong": rows()})

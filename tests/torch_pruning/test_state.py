@@ -328,3 +328,21 @@ def test_masks_that_a_state_does_not_hide_are_shown_again() -> None:
     assert bool(pruner.engine.weights.keep.all())
     assert torch.equal(model(rows()), model(rows()))
     assert not (model.b.weight[:, 1] == 0).any()
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "named"),
+    [
+        ({"head_pruning_ratio": 0.5}, {"head_pruning_ratio": 0.25}, "ratios of heads"),
+        (
+            {"iterative_pruning_ratio_scheduler": lambda ratio, steps: [0.0, 0.8 * ratio, ratio], "iterative_steps": 2},
+            {"iterative_steps": 2},
+            "ratios of rounds",
+        ),
+    ],
+    ids=["heads", "rounds"],
+)
+def test_the_state_of_other_ratios_is_refused(here: dict[str, Any], there: dict[str, Any], named: str) -> None:
+    state = build(**there)[1].state_dict()
+    with pytest.raises(ConfigError, match=named):
+        build(**here)[1].load_state_dict(state)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..fairness.attribute import UNKNOWN
+from ..fairness.attribute import UNKNOWN, is_missing
 from ..fairness.attribute_columns import attribute_columns
 from ..fairness.constraint import Constraint
 from ..fairness.discovery import discover
@@ -113,7 +112,7 @@ def _missing(sensitive: Any, groups: Groups, size: int) -> Tensor:
         if isinstance(column, Tensor):
             gone |= torch.isnan(column).reshape(size, -1).any(1) if column.is_floating_point() else False
         else:
-            gone |= torch.tensor([_is_missing(value) for value in column], dtype=torch.bool)
+            gone |= torch.tensor([is_missing(value) for value in column], dtype=torch.bool)
     return gone
 
 
@@ -135,10 +134,6 @@ def _columns(sensitive: Any, groups: Groups, size: int) -> Sequence[Any]:
         if len(column) != size:
             raise DataError(f"expected the sensitive attribute for {size} samples, got {len(column)} values")
     return columns
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _take(sensitive: Any, rows: Tensor) -> Any:

@@ -97,6 +97,7 @@ def _audit(arguments: argparse.Namespace) -> FairnessAudit:
     data = load_data(arguments.data, columns, has_model=bool(arguments.model), batch_size=arguments.batch_size)
     name = arguments.model_name or Path(arguments.model or arguments.data).name
     if isinstance(data, Predictions):
+        _refuse_model_options(arguments)
         return audit_predictions(
             data.logits, data.targets, data.sensitive, constraints, data.reference, model_name=name, **options
         )
@@ -110,11 +111,23 @@ def _audit(arguments: argparse.Namespace) -> FairnessAudit:
     return audit(model, data, constraints, reference, model_name=name, **options)
 
 
+def _refuse_model_options(arguments: argparse.Namespace) -> None:
+    named = [name for name in ("weights", "reference_model", "reference_weights") if getattr(arguments, name)]
+    if named:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in named)
+        raise ConfigError(
+            f"{options} is for models, but without --model the predictions come from {arguments.data}: pass --model, or for "
+            "a reference --reference-logits with its columns there"
+        )
+
+
 def _histories(paths: list[str]) -> dict[str, Any] | None:
     found = {}
-    for path in paths:
+    stems = [Path(path).stem for path in paths]
+    for path, stem in zip(paths, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else str(Path(path).with_suffix(""))
         try:
-            found[Path(path).stem] = json.loads(Path(path).read_text(encoding="utf-8"))
+            found[name] = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ConfigError(
                 f"expected --history {path} as the JSON of a FitResult (result.to_json()): {error}"

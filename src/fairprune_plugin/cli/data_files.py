@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 from .imports import called
+
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d*)?")  # as numbers of groups are written
 
 
 @dataclass(frozen=True)
@@ -144,15 +147,17 @@ def _numbers(table: Mapping[str, Any], names: Sequence[str], option: str, path: 
 
 
 def _attribute(column: Any) -> Any:
-    """Whole numbers as a tensor, names as a list; an empty field, ``nan`` or ``None`` is a missing value."""
+    """Whole numbers as a tensor, names as a list; an empty field, ``nan`` or ``None`` is a missing value.
+
+    What is written like a number otherwise (``02139``, ``18_25``, ``1e3``) is a name.
+    """
     values = column.tolist() if isinstance(column, np.ndarray) else list(column)
+    values = [int(value) if isinstance(value, bool) else value for value in values]
     names = [None if _absent(value) else value for value in values]
-    try:
-        numbers = [math.nan if value is None else float(value) for value in names]
-    except (TypeError, ValueError):
+    if any(value is not None and not _NUMBER.fullmatch(str(value).strip()) for value in names):
         return [None if value is None else str(value) for value in names]
-    return torch.tensor(numbers, dtype=torch.float64)
+    return torch.tensor([math.nan if value is None else float(value) for value in names], dtype=torch.float64)
 
 
 def _absent(value: Any) -> bool:
-    return value is None or str(value).strip().lower() in ("", "nan", "none", "na")
+    return value is None or str(value).strip().lower() in ("", "nan", "none")

@@ -89,7 +89,6 @@ class BiLevelEngine:
     @timetable.setter
     def timetable(self, timetable: Timetable) -> None:
         self._timetable = timetable
-        self.lagrangian.plan(timetable.steps)
 
     def begin_phase(self, weights: MaskedWeights, project: Projection, scores: MaskScores) -> None:
         """Starts over with (the remaining) groups of channels: another round of iterative pruning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def check_loader(
     discover_groups(lagrangian, labels)
     if split == "train":
         _refuse_one_class(labels)
-    task = _task(labels)
+    task = _task(labels, lagrangian.constraints)
     if task.num_labels is not None and split == "train":
         _warn_of_one_hot(labels)
         lagrangian.knows_targets = True  # all of them, which says more than its first batch would
@@ -111,7 +112,8 @@ def _read_labels(loader: Iterable[Any], model: nn.Module, split: str) -> list[La
         if not isinstance(batch.targets, Tensor) or not bool(torch.isfinite(batch.targets).all()):
             what = "NaN or infinite values" if isinstance(batch.targets, Tensor) else type(batch.targets).__name__
             raise DataError(f"expected the targets of the {split} data as a tensor of class ids, got {what}")
-        labels.append(Labels(batch.targets.cpu(), _to_cpu(batch.sensitive)))
+        # Copies: a loader may fill the same memory with its next batch.
+        labels.append(Labels(batch.targets.to("cpu", copy=True), _to_cpu(batch.sensitive)))
     return labels
 
 
@@ -128,18 +130,19 @@ def _rows(batch: Labels) -> Iterator[Any]:
 
 def _to_cpu(sensitive: Any) -> Any:
     if isinstance(sensitive, Tensor):
-        return sensitive.cpu()
-    if isinstance(sensitive, dict):
+        return sensitive.to("cpu", copy=True)
+    if isinstance(sensitive, Mapping):
         return {key: _to_cpu(value) for key, value in sensitive.items()}
-    return sensitive
+    return copy.copy(sensitive)
 
 
-def _task(labels: list[Labels]) -> Task:
-    """The task as far as targets tell: classes that never occur are not counted."""
+def _task(labels: list[Labels], constraints: Iterable[Constraint]) -> Task:
+    """The task as far as targets tell: classes that never occur and that no constraint is about are not counted."""
     first = labels[0].targets
     if first.dim() == 2 and first.shape[1] > 1:
         return Task(2, first.shape[1])
-    return Task(max(2, max(int(batch.targets.max()) for batch in labels) + 1))
+    known = [int(batch.targets.max()) for batch in labels] + [c.positive for c in constraints if c.positive is not None]
+    return Task(max(2, max(known) + 1))
 
 
 def _warn_of_one_hot(labels: list[Labels]) -> None:
@@ -159,11 +162,13 @@ def _refuse_one_class(labels: list[Labels]) -> None:
 def _totals(constraint: Constraint, task: Task, labels: list[Labels]) -> Tensor:
     """Samples of each group in all (first row), and behind each rate, ``(1 + R, G)``."""
     rates = constraint.rates(task)
-    totals = torch.zeros(1 + len(rates), constraint.num_groups)
+    totals = torch.zeros(1 + len(rates), constraint.num_groups, dtype=torch.float32)
     for batch in labels:
         flat = batch.targets if task.num_labels is not None else batch.targets.reshape(-1)
         ids = constraint.group_spec.checked_ids(batch.sensitive, batch=len(flat), device=flat.device)
-        counted = torch.stack([torch.ones(len(flat)), *(rate.counted(flat.long()).float() for rate in rates)])
+        counted = torch.stack(
+            [torch.ones(len(flat), dtype=torch.float32), *(rate.counted(flat.long()).float() for rate in rates)]
+        )
         totals.index_add_(1, ids, counted)
     return totals
 

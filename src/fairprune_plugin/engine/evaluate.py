@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -142,14 +143,21 @@ def recalibrate_batch_norm(
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
+    before = [copy.deepcopy(norm.state_dict()) for norm in norms]
     with mode(model, training=False), torch.no_grad():
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # cumulative mean
-            norm.training = True
-        for number, raw in enumerate(loader):
-            if number >= batches:
-                break
-            forward(model, read_batch(raw, model).inputs)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # cumulative mean
+                norm.training = True
+            for number, raw in enumerate(loader):
+                if number >= batches:
+                    break
+                forward(model, read_batch(raw, model).inputs)
+        except BaseException:  # Ctrl-C too: half a pass is no statistics
+            for norm, state in zip(norms, before, strict=True):
+                norm.load_state_dict(state)
+            raise
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum

@@ -44,7 +44,9 @@ def finish(run: Run, before: Evaluation, dense: Size) -> FitResult:
         dense=dense,
         pruned=host.size(),
         feasible=after.feasible,
-        message=message(before, after, run.history, chosen=run.snapshots.best is not None),
+        message=message(
+            before, after, run.history, chosen=run.snapshots.best is not None, validated=run.validation is not None
+        ),
         history=run.history,
         passes=host.engine.passes,
         evaluation_passes=run.evaluation.passes,

@@ -78,7 +78,7 @@ class Run:
         self.driver = driver_of(options, validation)
         self.folds = Folds(train, options.folds) if self.driver == FOLDS else None
         self.snapshots = BestSnapshot(options.select_by)
-        self.evaluation = RunEvaluation(host, train, validation, options.forward)
+        self.evaluation = RunEvaluation(host, train, validation, options.forward, total=self.total)
         self.stream: ValidationStream | None = None
         if self.folds is None:
             self.batches = BatchStream.over(train, TRAIN)
@@ -118,7 +118,7 @@ class Run:
     def _checked(self) -> dict[str, Any]:
         """Looks at everything that was given, and returns what must be the same on all ranks."""
         self.host.plan(self.total)
-        for name, loader in (("validation", self.validation), ("mask", self.mask_loader)):
+        for name, loader in ((TRAIN, self.train), ("validation", self.validation), ("mask", self.mask_loader)):
             check_walkable(loader, name)
         check_optimizer(self.optimizer, self.lr_scheduler, self.host.model)
         check_schedule_free(self.optimizer)
@@ -197,7 +197,9 @@ class Run:
 
     def _train_step(self, batch: Batch) -> None:
         host = self.host
-        host.model.zero_grad()  # not the optimizer's: it may hold only part of the parameters
+        # The optimizer may hold only part of the model's parameters, and parameters of a task loss beside them.
+        host.model.zero_grad()
+        self.optimizer.zero_grad()
         try:
             loss = host.loss(self.options.forward(self.trained, batch.inputs), batch.targets, batch.sensitive)
         except NonFiniteError:

@@ -10,7 +10,9 @@ from ..fairness.verdict import SATISFIED
 from .result import HistoryRow
 
 
-def message(before: Evaluation, after: Evaluation, history: Sequence[HistoryRow], *, chosen: bool) -> str:
+def message(
+    before: Evaluation, after: Evaluation, history: Sequence[HistoryRow], *, chosen: bool, validated: bool = False
+) -> str:
     """See the module.
 
     Args:
@@ -18,6 +20,7 @@ def message(before: Evaluation, after: Evaluation, history: Sequence[HistoryRow]
         after: The returned model on the data it was chosen by.
         history: The run; says which constraints collide.
         chosen: Whether the model was chosen among several moments of the run.
+        validated: Whether there were validation data to choose by.
     """
     if not after.verdicts:
         return "No constraint was asked for."
@@ -29,10 +32,10 @@ def message(before: Evaluation, after: Evaluation, history: Sequence[HistoryRow]
     if all(verdict.status == SATISFIED for verdict in after.verdicts):
         head = f"On the {after.split} data the constraint holds"
     if not after.feasible and not chosen:
-        head = (
-            f"NOT FEASIBLE: the model does not meet the constraint on the {after.split} data (no validation data, so "
-            "no other moment of the run was looked at)"
-        )
+        why = "no validation data, so no other moment of the run was looked at"
+        if validated:
+            why = "an earlier call was interrupted, and the moments that it looked at are gone: checkpoint_dir=… keeps them"
+        head = f"NOT FEASIBLE: the model does not meet the constraint on the {after.split} data ({why})"
     elif not after.feasible:
         head = (
             f"NOT FEASIBLE: no model at the target size met the constraint on the {after.split} data; this is the "

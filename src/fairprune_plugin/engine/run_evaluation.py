@@ -10,6 +10,7 @@ from typing import Any
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN, VALIDATION
 from .batches import Forward
+from .beside import beside
 from .data_parallel import share_buffers
 from .evaluate import evaluate
 from .preflight import length
@@ -25,16 +26,27 @@ class RunEvaluation:
         train: Training batches.
         validation: Held-out batches, if there are any.
         forward: ``(model, x) → logits``.
+        total: Training steps of the run: as many batches are looked at of training data whose length nobody knows, which
+            may never end.
 
     Attributes:
         passes: Batches looked at so far, those of the multipliers included (the run adds them); those that the dense
             model was measured on are not.
     """
 
-    def __init__(self, host: Host, train: Iterable[Any], validation: Iterable[Any] | None, forward: Forward) -> None:
+    def __init__(
+        self,
+        host: Host,
+        train: Iterable[Any],
+        validation: Iterable[Any] | None,
+        forward: Forward,
+        *,
+        total: int,
+    ) -> None:
         self._host = host
-        self._train = train
-        self._validation = validation
+        self._total = total
+        self._train = beside(train)
+        self._validation = beside(validation)
         self._forward = forward
         self.passes = 0
 
@@ -46,7 +58,9 @@ class RunEvaluation:
         needed = any(c.relative_to_dense or c.min_group_size for c in lagrangian.constraints)
         train = None
         if needed or self._validation is None:
-            train = evaluate(model, self._train, lagrangian, split=TRAIN, forward=forward, dense=True)
+            train = evaluate(
+                model, self._whole(), lagrangian, split=TRAIN, forward=forward, dense=True, shard_of=self._train
+            )
         if self._validation is None:
             assert train is not None
             return train
@@ -55,7 +69,7 @@ class RunEvaluation:
     def held_out(self) -> Evaluation:
         """On validation data; without any, on training data."""
         if self._validation is None:
-            return self._of(self._train, TRAIN)
+            return self._of(self._whole(), TRAIN, shard_of=self._train)
         return self._of(self._validation, VALIDATION)
 
     def training_excess(self) -> float:
@@ -73,6 +87,10 @@ class RunEvaluation:
         set_random_state(state)
         self.passes += batches or 0
         return max([0.0, *(v.excess for v in evaluation.verdicts if not math.isnan(v.gap))])
+
+    def _whole(self) -> Iterable[Any]:
+        """The training data, once."""
+        return self._train if length(self._train) is not None else islice(self._train, self._total)
 
     def _of(self, loader: Iterable[Any], split: str, *, shard_of: Iterable[Any] | None = None) -> Evaluation:
         self.passes += length(loader) or 0

@@ -85,11 +85,17 @@ def difference(expected: Sequence[Tensor], got: Iterable[Tensor], what: str, tol
         raise UnsupportedModelError(
             f"{what} answers with shapes {[tuple(o.shape) for o in others]} instead of {[tuple(e.shape) for e in expected]}"
         )
-    largest = max((float((e - o).abs().max()) for e, o in zip(expected, others, strict=True) if e.numel()), default=0.0)
-    scale = max((float(e.abs().max()) for e in expected if e.numel()), default=0.0)
+    largest = _largest([e - o for e, o in zip(expected, others, strict=True)])
+    scale = _largest(expected)
     if not largest <= tolerance * max(scale, 1e-12):
         raise UnsupportedModelError(
             f"{what} differs from the model by {largest:.3g} where the outputs reach {scale:.3g} (tolerated: {tolerance:g} "
             "of it): do not use it, or raise tolerance= if that is good enough"
         )
     return largest
+
+
+def _largest(tensors: Sequence[Tensor]) -> float:
+    """Largest absolute value of all; NaN if any is."""
+    found = [tensor.abs().max().double() for tensor in tensors if tensor.numel()]
+    return float(torch.stack(found).amax()) if found else 0.0

@@ -23,6 +23,9 @@ LARGEST_ID = 2**63 - 1
 _WHOLE = re.compile(r"-?[0-9]{1,20}")
 
 
+_TRUTH = {"False": 0, "True": 1}
+
+
 @dataclass(frozen=True)
 class Attribute:
     """One sensitive attribute.
@@ -62,7 +65,8 @@ class Attribute:
 def declared_attribute(key: Any, spec: Any) -> Attribute:
     """An attribute as it is declared: the number of its values, their names, or ``None`` (to be discovered).
 
-    Names that are whole numbers are the values themselves: ``groups=(18, 65)`` are the groups 18 and 65.
+    Names that are whole numbers are the values themselves: ``groups=(18, 65)`` are the groups 18 and 65, and
+    ``groups=(True, False)`` those of flags.
 
     Raises:
         ConfigError: For anything else.
@@ -70,10 +74,17 @@ def declared_attribute(key: Any, spec: Any) -> Attribute:
     if isinstance(key, bool) or not isinstance(key, str | int | None):
         raise ConfigError(f"expected the sensitive attribute's name or column number as a key, got {shown(key)}")
     names = () if spec is None else _names(spec)
-    codes = tuple(int(name) for name in names) if all(_WHOLE.fullmatch(name) for name in names) else ()
+    codes = codes_of(names)
     if len(set(codes)) < len(codes) or any(abs(code) > LARGEST_ID for code in codes):
         raise ConfigError(f"expected names that are numbers to be different 64-bit ids, got {shown(names)}")
     return Attribute(key, names, codes if codes and codes != tuple(range(len(names))) else None)
+
+
+def codes_of(names: tuple[str, ...]) -> tuple[int, ...]:
+    """The whole numbers that names are, or stand for as truth values; none if they are other names."""
+    if names and all(name in _TRUTH for name in names):
+        return tuple(_TRUTH[name] for name in names)
+    return tuple(int(name) for name in names) if all(_WHOLE.fullmatch(name) for name in names) else ()
 
 
 def _names(spec: Any) -> tuple[str, ...]:
@@ -94,6 +105,16 @@ def _refuse(spec: Any) -> tuple[str, ...]:
         "expected at least two groups (their number, their names, or a mapping from attribute to either) and at "
         f"most {MOST_GROUPS}, got {shown(spec)}: one group alone has no gap"
     )
+
+
+def is_missing(value: Any) -> bool:
+    """Whether an entry of a list of names is none: ``None``, a NaN of any kind, pandas' ``NA``."""
+    if value is None:
+        return True
+    try:
+        return bool(value != value)  # noqa: PLR0124 - NaN alone differs from itself
+    except TypeError:  # whether NA differs from itself is NA too
+        return True
 
 
 def whole_numbers(values: Tensor, attribute: Attribute) -> Tensor:

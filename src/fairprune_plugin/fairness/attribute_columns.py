@@ -49,7 +49,13 @@ def _listed_ids(column: Any, device: torch.device) -> Any:
     if isinstance(column, np.ndarray):
         numeric = column.dtype.kind in "biuf"
         column = torch.as_tensor(column, device=device) if numeric else column.tolist()
-    if isinstance(column, list | tuple) and all(isinstance(value, numbers.Integral) for value in column):
+    if isinstance(column, list | tuple):
+        column = [value.item() if isinstance(value, Tensor) and value.dim() == 0 else value for value in column]
+        if any(isinstance(value, float) for value in column) and all(
+            isinstance(value, numbers.Real) for value in column
+        ):
+            return torch.tensor([float(value) for value in column], device=device, dtype=torch.float64)
+    if isinstance(column, list) and all(isinstance(value, numbers.Integral) for value in column):
         column = [int(value) for value in column]
         if any(abs(value) > LARGEST_ID for value in column):
             raise DataError(f"expected group ids that fit 64 bits, got {shown(max(column, key=abs))}")

@@ -50,7 +50,7 @@ class RateCounts:
             groups: ``(N,)`` int64 group ids; samples of no group (negative ids) are left out.
             good: 0-d bool, whether the batch is added at all.
         """
-        self._to(groups.device)
+        self.to(groups.device)
         conditions = torch.stack([rate.counted(outputs.targets) for rate in self.rates]) & (groups >= 0)
         values = torch.stack([rate.values(outputs) for rate in self.rates]) * conditions
         rows = torch.cat([conditions.double(), values, values.square()])
@@ -96,7 +96,7 @@ class RateCounts:
 
     def add(self, other: dict[str, Tensor]) -> None:
         """Adds the :meth:`state_dict` of other samples' counts of the same rates and groups."""
-        self._to(other["hits"].device)
+        self.to(other["hits"].device)
         for name in self._NAMES:
             setattr(self, name, getattr(self, name) + other[name])
 
@@ -117,7 +117,7 @@ class RateCounts:
             setattr(self, name, state[name].clone())
         self.indicator = self.indicator.to(self.hits.device)
 
-    def _to(self, device: torch.device) -> None:
+    def to(self, device: torch.device) -> None:
         if self.hits.device != device:
             for name in (*self._NAMES, "indicator"):
                 setattr(self, name, getattr(self, name).to(device))

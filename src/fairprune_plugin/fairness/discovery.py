@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .attribute import Attribute, whole_numbers
+from .attribute import Attribute, is_missing, whole_numbers
 from .attribute_columns import attribute_columns
 from .groups import Groups
 
@@ -32,6 +32,12 @@ def discover(declared: Groups, batches: Iterable[tuple[Any, int, torch.device]])
     for sensitive, batch, device in batches:
         attributes = attributes or _attributes_of(sensitive)
         columns = attribute_columns(sensitive, attributes, batch=batch, device=device)
+        for column, attribute in zip(columns, attributes, strict=True):
+            if not isinstance(column, Tensor) and any(is_missing(value) for value in column):
+                raise DataError(
+                    f"{attribute} has missing values (None or NaN), which are no group: leave such samples out, or give "
+                    "them a name of their own"
+                )
         values = [
             whole_numbers(column, attribute).tolist() if isinstance(column, Tensor) else [str(v) for v in column]
             for attribute, column in zip(attributes, columns, strict=True)

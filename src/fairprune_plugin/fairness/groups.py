@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checks import shown
 from ..errors import ConfigError, DataError
 from ..value_checks import known_in_range, refuse_if
-from .attribute import MOST_GROUPS, UNKNOWN, Attribute, declared_attribute, on_device
+from .attribute import MOST_GROUPS, UNKNOWN, Attribute, codes_of, declared_attribute, on_device
 from .attribute_columns import attribute_columns
 
 JOINED = " × "
@@ -67,7 +67,7 @@ class Groups:
         """Plain values that :meth:`parse` reads back (what was discovered is to be discovered again)."""
         values: dict[Any, list[str] | None] = {}
         for attribute in self.attributes:
-            declared = attribute.codes is None or attribute.names == tuple(str(code) for code in attribute.codes)
+            declared = attribute.codes is None or attribute.codes == codes_of(attribute.names)
             values[attribute.key] = list(attribute.names) or None if declared and self.present is None else None
         return values.get(None) if set(values) <= {None} else values
 

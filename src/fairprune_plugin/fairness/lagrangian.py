@@ -116,7 +116,9 @@ class Lagrangian:
                 "(of one-hot rows: y.argmax(1)), or labels (N, L) throughout"
             )
         if not self.trackers:
-            self.trackers = [ConstraintTracker(c, task, self.config, self.ranks) for c in self.constraints]
+            # A first look may be in inference mode, whose tensors no training could go on with.
+            with torch.inference_mode(False):
+                self.trackers = [ConstraintTracker(c, task, self.config, self.ranks) for c in self.constraints]
             if self._planned is not None:
                 self.plan(self._planned)
 
@@ -207,7 +209,8 @@ class Lagrangian:
     def _add_penalties(
         self, total: Tensor, batch: ParsedBatch, logits: Tensor, targets: Tensor, *, count: bool, own: bool = False
     ) -> Tensor:
-        self._before_last = None
+        if count:
+            self._before_last = None
         # Nothing of a batch with a bad loss enters the counts; the engine refuses it.
         good = self.checks.good()
         if good is not None:
@@ -231,8 +234,9 @@ class Lagrangian:
                 for tracker, ids in zip(self.trackers, batch.ids, strict=True):
                     total = total + tracker.penalty(batch.outputs, ids, count=count, batch=size, good=good)
         except Exception:
-            self.batches += int(count)
-            self.uncount_last()
+            if count:
+                self.batches += 1
+                self.uncount_last()
             raise
         self.batches += int(count)
         if count and self.batches == LOOK_AFTER:

@@ -34,9 +34,9 @@ class MultiplierConfig:
     Attributes:
         rule: ``"dual_ascent"``: λ ← max(0, λ + η · strict violation), without momentum. ``"nupi"``: the νPI controller
             (Sohrabi et al., ICML 2024) for multipliers that oscillate. ``"augmented"``: dual ascent and a quadratic
-            penalty on the surrogate (Nocedal and Wright, eq. 17.64). ``"paper"``: no multiplier; the signed surrogate
-            gap is added with weight 1, as the BiFP paper prints it (it overshoots: kept for reproduction, two groups
-            only).
+            penalty on the running violation (Nocedal and Wright, eq. 17.64), with the gradient of the batch's surrogate.
+            ``"paper"``: no multiplier; the signed surrogate gap is added with weight 1, as the BiFP paper prints it (it
+            overshoots: kept for reproduction, two groups only).
         lr: η, per training step; a validation pass every n steps moves λ by n times as much. Default: 80 divided by
             the training steps of the run (at most 2, 0.2 as long as the length is unknown) and by the number of one-sided
             constraints, as all of them push on the same weights: a violation that stays moves λ as far in a short run as
@@ -97,7 +97,7 @@ class Multipliers:
         self.shape = (num_sides, num_rates, num_groups)
         self.config = config
         self.plan(UNKNOWN_LENGTH)
-        self._build(torch.zeros(math.prod(self.shape)))
+        self._build(torch.zeros(math.prod(self.shape), dtype=torch.float32))
 
     def plan(self, steps: int) -> None:
         """Sets the default learning rate for a run of so many training steps; one that was asked for stays."""

@@ -35,11 +35,6 @@ class ConstraintTracker:
                 f"the paper's literal penalty is defined for two groups, got {constraint.num_groups}: use "
                 "rule='dual_ascent'"
             )
-        if config.rule == AUGMENTED and constraint.relative_to_dense:
-            raise ConfigError(
-                f"{constraint.name} compares with the dense model's rates, which have no surrogate: the quadratic penalty "
-                "of rule='augmented' would push where nothing is violated; use rule='dual_ascent' or 'nupi'"
-            )
         self.constraint = constraint
         self.task = task
         self.config = config
@@ -74,8 +69,10 @@ class ConstraintTracker:
 
         Under data parallelism N is the mean size of the ranks' batches. With W ranks, the mean over them of
         Σ_{i on rank} u_i / (N · P) is Σ_i u_i / (W · N · P) over the samples of all: averaging gradients, as data
-        parallelism does, gives the gradient of one process that has the whole batch, as the penalty is linear in these
-        rates (for the quadratic one see below).
+        parallelism does, gives the gradient of one process that has the whole batch.
+
+        The penalty must be linear in these rates: the square of one batch's rate is mostly the luck of who is in the batch.
+        Under the augmented Lagrangian the value is therefore that of the running strict rates, the gradient the batch's.
 
         Args:
             outputs: Of the batch.
@@ -86,21 +83,24 @@ class ConstraintTracker:
         """
         if count:
             self.counts.update(outputs, groups, good)
-        _, weights, known = self._standing(self.counts, "train")
+        else:
+            self.counts.to(groups.device)
+        rates, weights, known = self._standing(self.counts, "train")
         shares = self.counts.shares()
         size = len(groups) if batch is None else batch
         scale = torch.where(shares > 0, 1 / (shares * size), torch.zeros_like(shares)).float()
         decisions = torch.stack([rate.surrogate_values(outputs, self.constraint.surrogate) for rate in self.rates])
         conditions = torch.stack([rate.counted(outputs.targets) for rate in self.rates])
-        sums = torch.zeros(scale.shape, device=groups.device).index_add(1, groups, decisions.float() * conditions)
-        if self.config.rule == AUGMENTED and count and self.ranks.size > 1:
-            # A mean of squares is not the square of the mean: the value is that of all ranks, the gradient this one's.
-            sums = self.ranks.mean(sums.detach()) + (sums - sums.detach())
+        sums = torch.zeros(scale.shape, dtype=torch.float32, device=groups.device).index_add(
+            1, groups, decisions.float() * conditions
+        )
         usable = self._usable(self.counts, "train")
         surrogate_rates = self.families.mean(sums * scale, usable)
         if self.constraint.relative_to_dense:
             dense = self.dense_rates["train"].to(scale).nan_to_num(0.0)
             surrogate_rates = surrogate_rates - self.families.mean(dense, usable)
+        if self.config.rule == AUGMENTED:
+            surrogate_rates = rates.nan_to_num(0.0).float() + (surrogate_rates - surrogate_rates.detach())
         if self.config.rule == PAPER:
             return (surrogate_rates[:, 1] - surrogate_rates[:, 0]).sum()
         deviation = surrogate_rates - (weights.float() * surrogate_rates).sum(dim=1, keepdim=True)

@@ -63,18 +63,20 @@ def judge(tracker: ConstraintTracker, counts: RateCounts, split: str) -> Verdict
     gap, half, tolerance = float(gaps[worst]), float(halves[worst]), tracker.constraint.tolerance
     # Every rate must hold, not only the one with the largest gap; a NaN compares False, so that an undefined
     # gap leaves the verdict open.
+    small_let_be = tracker.constraint.min_group_size > 0
     if bool((gaps - halves > tolerance).any()):
         status = VIOLATED
     else:
-        everybody = tracker.constraint.min_group_size > 0 or bool((counts.totals > 0).all())
-        status = SATISFIED if everybody and bool((gaps + halves <= tolerance).all()) else UNDECIDABLE
+        counted = small_let_be or bool((counts.totals > 0).all())
+        status = SATISFIED if counted and bool((gaps + halves <= tolerance).all()) else UNDECIDABLE
     return Verdict(
         constraint=tracker.constraint.name,
         rate=tracker.families.names[worst],
         gap=gap,
         half_width=half,
         tolerance=tolerance,
-        feasible=gap <= tolerance,  # a NaN compares False: an undefined gap is not feasible
+        # A NaN compares False: an undefined gap is not feasible, unless small groups are let be.
+        feasible=gap <= tolerance and (small_let_be or not bool(gaps.isnan().any())),
         status=status,
         upper=float((gaps + halves).amax()),  # NaN if any is
         attribute=tracker.constraint.group_spec.label,

@@ -93,12 +93,17 @@ class KeptStatistics:
         self.keep = keep
 
     def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        # In float32 as the layers themselves do: sums of squares leave the range of float16.
+        x = args[0].float() if args[0].dtype in (torch.float16, torch.bfloat16) else args[0]
+        return self._over_kept(x, module).to(output.dtype)
+
+    def _over_kept(self, x: Tensor, module: nn.Module) -> Tensor:
         if isinstance(module, nn.GroupNorm):
-            return group_norm_over(args[0], self.keep, module)
+            return group_norm_over(x, self.keep, module)
         assert isinstance(module, nn.LayerNorm)
-        if _channels_first(module, args[0]):
-            return layer_norm_over(args[0].movedim(1, -1), self.keep, module).movedim(-1, 1)
-        return layer_norm_over(args[0], self.keep, module)
+        if _channels_first(module, x):
+            return layer_norm_over(x.movedim(1, -1), self.keep, module).movedim(-1, 1)
+        return layer_norm_over(x, self.keep, module)
 
 
 def _channels_first(norm: nn.LayerNorm, x: Tensor) -> bool:

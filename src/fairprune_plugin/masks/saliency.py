@@ -27,7 +27,7 @@ def mask_gradient(weights: MaskedWeights, *, inverse_gamma: float = 0.0) -> Tens
         weights: The masked model; hidden units get a derivative too, with the weights they left with.
         inverse_gamma: 1/γ; 0 leaves only the direct term.
     """
-    out = torch.zeros(weights.num_units + 1, device=weights.keep.device)
+    out = torch.zeros(weights.num_units + 1, dtype=torch.float32, device=weights.keep.device)
     for parameter in weights.crossed:
         gradient = parameter.gradient
         if gradient is None:
@@ -43,7 +43,7 @@ def mask_gradient(weights: MaskedWeights, *, inverse_gamma: float = 0.0) -> Tens
 @torch.no_grad()
 def group_magnitude(weights: MaskedWeights) -> Tensor:
     """Squared L2 norm of all weights a unit owns (producers and consumers), ``(U,)`` float32."""
-    out = torch.zeros(weights.num_units + 1, device=weights.keep.device)
+    out = torch.zeros(weights.num_units + 1, dtype=torch.float32, device=weights.keep.device)
     for parameter in weights.crossed:
         if parameter.parameter.dim() < 2:
             continue

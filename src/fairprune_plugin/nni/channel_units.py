@@ -81,11 +81,12 @@ class ChannelUnits:
         found: dict[Bundle, HostGroup] = {}
         for bundle in bundles:
             rows = all(key[1] == "weight" and _is_rows(block_site(self._targets, key)) for key in bundle)
+            blocks = {key[0]: self._targets.space(key).internal_metric_block or 1 for key in bundle}
             for group in graph.groups if graph is not None and rows else ():
                 layers = producers(group)
                 # Norms across the channels would need their statistics corrected, which no mask of NNI's does.
                 complete = set(layers) == {module for module, _ in bundle} and not group.channels.norms
-                if complete and all(bool((units >= 0).all()) for units in layers.values()):
+                if complete and all(_of_blocks(units, blocks[layer]) for layer, units in layers.items()):
                     found[bundle] = group
         return found
 
@@ -122,3 +123,11 @@ class ChannelUnits:
 
 def _is_rows(site: BlockSite) -> bool:
     return site.grid[0] == site.parameter.shape[0] == prod(site.grid)
+
+
+def _of_blocks(units: Tensor, blocks: int) -> bool:
+    """Whether all rows have a unit, ``(R,)``, and blocks of them (``internal_metric_block``) the same ones."""
+    if bool((units < 0).any()) or len(units) % blocks:
+        return False
+    parts = units.reshape(blocks, -1)
+    return bool((parts == parts[0]).all())

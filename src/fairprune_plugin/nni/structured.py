@@ -191,13 +191,18 @@ def _settings_by_layer(
 
 
 def _other_entries(model: nn.Module, config_list: list[dict[str, Any]], layers: set[str]) -> list[dict[str, Any]]:
-    """The selections without the layers that get entries of their own."""
+    """The selections without the layers that get entries of their own, but for targets that nothing has configured yet."""
     out = []
+    first = _settings_by_layer(model, config_list, layers)
     for entry in trans_legacy_config_list(copy.deepcopy(config_list)):
         modules, settings, _ = select_modules_by_config(model, entry)
         rest = [name for name, _ in model.named_modules() if name in modules and name not in layers]
         if rest:
             out.append({"op_names": rest, **settings})
+        for name in modules:
+            known, named = (set(found.get("target_names") or ()) for found in (first.get(name, {}), entry))
+            if known and named - known and not named & known:
+                out.append({"op_names": [name], **settings})
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -56,6 +56,9 @@ def host_arguments(given: dict[str, Any], *, pruner: str = "BiFPPruner", own: It
         arguments["iterative_steps"] = whole_number("iterative_steps", arguments["iterative_steps"], 1)
     if arguments.get("round_to") is not None:
         arguments["round_to"] = whole_number("round_to", arguments["round_to"], 1)
+    ignored = arguments.get("ignored_layers")
+    if isinstance(ignored, Iterator):  # such as model.head.modules(): it can be read once only
+        arguments["ignored_layers"] = list(ignored)
     check_ignored(arguments.get("ignored_layers"))
     if arguments.get("prune_num_heads") and arguments.get("prune_head_dims", True):
         raise ConfigError(
@@ -98,7 +101,8 @@ def check_layers_are_of(model: nn.Module, given: Mapping[str, Any]) -> None:
                         f"{name} has a {type(layer).__name__} that is not part of this model (but of a copy of it?): pass "
                         "layers of the model that is to be pruned"
                     )
-                if not isinstance(layer, nn.Module | nn.Parameter | type):
+                kinds = nn.Module | nn.Parameter | type if name == "customized_pruners" else nn.Module | nn.Parameter
+                if not isinstance(layer, kinds):
                     raise ConfigError(f"expected layers of the model as the keys of {name}, got {shown(layer)}")
 
 

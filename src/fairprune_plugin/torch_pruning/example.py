@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from ..checks import shown
@@ -37,8 +37,7 @@ class Example:
 
     def outputs(self, model: nn.Module) -> list[Tensor]:
         """All floating-point tensors of the output."""
-        flat = tp.utils.utils.flatten_as_list(self.run(model))
-        return [out for out in flat if isinstance(out, Tensor) and out.is_floating_point()]
+        return [out for out in _tensors(self.run(model)) if out.is_floating_point()]
 
     def check(self, model: nn.Module, error: Exception) -> None:
         """Whether it is the inputs that the graph could not be built with, which failed with ``error``.
@@ -55,3 +54,16 @@ class Example:
                 f"the model cannot run on example_inputs={given} ({type(own).__name__}: {own}): pass inputs as in "
                 "model(example_inputs): a tensor, a tuple of arguments or a dict of keywords, on the model's device"
             ) from error
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """All tensors in what a model returned, whatever else there is."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        yield from _tensors(list(output.values()))
+    elif isinstance(output, tuple | list):
+        for part in output:
+            yield from _tensors(part)
+    elif is_dataclass(output):
+        yield from _tensors(list(vars(output).values()))

@@ -53,6 +53,26 @@ def build_graph(pruner: Any, model: nn.Module, example: Example, options: dict[s
     return groups
 
 
+def graph_anew(pruner: Any) -> Any:
+    """The graph of a pruner's model as it is now, with the history of what was removed."""
+    old = pruner.DG
+    graph = tp.DependencyGraph().build_dependency(
+        pruner.model,
+        example_inputs=pruner._example.inputs,
+        unwrapped_parameters=[
+            (pruner.model.get_parameter(name), old.module2node[parameter].pruning_dim)
+            for parameter, name in old._param_to_name.items()
+            if parameter in old.module2node
+        ],
+        ignored_params=pruner.ignored_params,
+        verbose=False,
+        **pruner.tracing,
+    )
+    graph._pruning_history = old._pruning_history
+    pruner.graph_anew_at.append(len(old._pruning_history))  # whoever goes through the history again needs one there too
+    return graph
+
+
 def no_graph(error: Exception) -> UnsupportedModelError:
     """What to say when the host's graph building breaks down."""
     return UnsupportedModelError(

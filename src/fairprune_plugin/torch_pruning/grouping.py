@@ -8,14 +8,14 @@ the producers still run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_pruning import ops
 
-from ..errors import UnsupportedModelError
+from ..errors import ConfigError, UnsupportedModelError
 from ..masks.groups import ChannelGroup
 from ..warn import warn_caller
 from .sites import GroupSites
@@ -54,6 +54,7 @@ def host_groups(pruner: Any) -> Iterator[HostGroup]:
         UnsupportedModelError: For a group that no mask can hide faithfully, naming its layers.
     """
     protected: list[str] = []
+    names: set[str] = set()
     frozen = pruner.frozen_parameters
     graph_groups = pruner.DG.get_all_groups(
         ignored_layers=pruner.ignored_layers, root_module_types=pruner.root_module_types
@@ -65,12 +66,22 @@ def host_groups(pruner: Any) -> Iterator[HostGroup]:
         group = _host_group(pruner, graph_group)
         # Channels that only frozen layers read get no gradient and thus no score: they stay.
         if group is not None and any(id(site.parameter) not in frozen for site in group.channels.masked):
-            yield group
+            yield _named_apart(pruner, group, names)
     if protected:
         warn_caller(
             f"the channels of {', '.join(protected)} are the model's outputs and are kept: pass "
             "ignored_layers=[…] with the output layers to say so yourself"
         )
+
+
+def _named_apart(pruner: Any, group: HostGroup, names: set[str]) -> HostGroup:
+    """Inputs and outputs of one layer may be two groups: budgets and states go by their names."""
+    name = group.channels.name
+    if name in names:
+        side = "outputs" if pruner.DG.is_out_channel_pruning_fn(group.pruning_fn) else "inputs"
+        group = replace(group, channels=replace(group.channels, name=f"{name} ({side})"))
+    names.add(group.channels.name)
+    return group
 
 
 def find_group(groups: Sequence[HostGroup], graph_group: Any) -> tuple[int, Tensor] | None:
@@ -126,12 +137,16 @@ def _host_group(pruner: Any, graph_group: Any) -> HostGroup | None:
                 f"{_name(pruner, root.target.module)}: grouped-query attention (head counts {sorted(num_heads)}) "
                 "cannot lose whole heads faithfully: leave its layers out of num_heads and ignore them"
             )
-        head_dim = size // num_heads.pop()
+        heads = num_heads.pop()
+        _refuse_uneven(pruner, root, size, heads, "heads")
+        head_dim = size // heads
         unit_of_root = torch.arange(size) // head_dim
     elif _has_ties(graph_group, size):
         unit_of_root = _tied_units(pruner, graph_group)
     else:
-        unit_of_root = torch.arange(size) % (size // pruner._get_channel_groups(graph_group))
+        blocks = pruner._get_channel_groups(graph_group)
+        _refuse_uneven(pruner, root, size, blocks, "channel groups or heads")
+        unit_of_root = torch.arange(size) % (size // blocks)
     num_units = int(unit_of_root.max()) + 1
     sites = GroupSites(pruner, unit_of_root)
     for position in range(len(graph_group)):
@@ -159,6 +174,14 @@ def _host_group(pruner: Any, graph_group: Any) -> HostGroup | None:
     # depthwise one from then on; a depthwise convolution of one channel it takes for an ordinary one.
     least = 2 if sites.depthwise or (channels.channels_per_unit > 1 and not heads) else 1
     return HostGroup(channels, root.target.module, root.handler, unit_of_root, heads, least)
+
+
+def _refuse_uneven(pruner: Any, root: Any, size: int, blocks: int, what: str) -> None:
+    if size % blocks:
+        raise ConfigError(
+            f"{_name(pruner, root.target.module)} has {size} channels, which {blocks} {what} cannot share: pass a "
+            "number in num_heads, in_channel_groups or out_channel_groups that divides them"
+        )
 
 
 def _has_ties(graph_group: Any, size: int) -> bool:

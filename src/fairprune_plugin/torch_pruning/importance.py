@@ -94,7 +94,7 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
             columns = torch.tensor(list(group[i].idxs))
             rows = torch.tensor([position[channel] for channel in group[i].root_idxs])
             if total is None:
-                total = torch.zeros(len(sums), len(root))
+                total = torch.zeros(len(sums), len(root), dtype=torch.float32)
             total.index_add_(1, rows, sums[:, columns])
         return None if total is None else total.square().mean(dim=0)
 

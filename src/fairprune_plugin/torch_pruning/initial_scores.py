@@ -39,7 +39,9 @@ def initial_scores(
         values = importance(full)
         if values is not None:
             _check_importance(values, len(group.unit_of_root), group.channels.name)
-            mean = torch.zeros(group.channels.num_units).index_add_(0, group.unit_of_root, values.float().cpu())
+            mean = torch.zeros(group.channels.num_units, dtype=torch.float32).index_add_(
+                0, group.unit_of_root, values.float().cpu()
+            )
             scores[weights.of(index)] = (mean / group.channels.channels_per_unit).to(scores.device)
     return scores
 

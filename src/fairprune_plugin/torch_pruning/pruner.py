@@ -34,7 +34,7 @@ from .grouping import HostGroup, find_group
 from .initial_scores import initial_scores
 from .optimizer_steps import OptimizerSteps
 from .readiness import check_ready
-from .removal import pruning_groups, update_head_dims
+from .removal import HeadDims, pruning_groups
 from .renewal import ParameterRenewal, Renewed
 from .rounds import begin_next_round, bind_groups, timetable_of_round
 from .selfcheck import check_on_copies
@@ -105,6 +105,10 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         self.config = bilevel_config(bilevel)
         self.lagrangian = lagrangian_of(constraint, multipliers, task_loss, Ranks(process_group))
         self._example = Example(example_inputs, options.get("forward_fn"))
+        self.graph_anew_at: list[int] = []
+        self.tracing = {
+            name: options[name] for name in ("forward_fn", "output_transform", "customized_pruners") if name in options
+        }
         self._sizes = ModelSizes(model, self._example)
         self.frozen_parameters = frozen_parameters(model)
         with undisturbed(model):
@@ -148,6 +152,7 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
             )
         self.total_steps = total_steps
         self.engine.timetable = timetable_of_round(self, total_steps)
+        self.lagrangian.plan(total_steps)
 
     def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None) -> Tensor:
         """Task loss plus multipliers times surrogate violations of a batch; call ``backward()`` on it.
@@ -300,8 +305,9 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         self.engine.norms.release()
         renewal = ParameterRenewal(self.model, weights)
         hidden = [~weights.keep[weights.of(i)].cpu() for i in range(len(self.host_groups))]
+        head_dims = HeadDims(self)
         yield from pruning_groups(self, self.host_groups, hidden)
-        update_head_dims(self)
+        head_dims.update()
         self._renewed = renewal.complete(self.model)
         self._optimizer_steps.stop()
         begin_next_round(self, weights.keep)

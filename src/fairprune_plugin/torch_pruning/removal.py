@@ -93,14 +93,34 @@ def _update_heads(pruner: Any, group: HostGroup, removed: int) -> None:
                         setattr(parent, name, group.channels.channels_per_unit * pruner.num_heads[layer])
 
 
-def update_head_dims(pruner: Any) -> None:
-    """Head sizes of attention modules after channels inside the heads went; their scaling stays as it was."""
-    for layer, heads in pruner.num_heads.items():
-        for parent in pruner.model.modules():
-            if any(child is layer for child in parent.children()):
-                for name in _HEAD_DIMS:
-                    if isinstance(getattr(parent, name, None), int):
-                        setattr(parent, name, pruner.DG.get_out_channels(layer) // heads)
+class HeadDims:
+    """Head sizes that attention modules remember: follows channels that leave the heads; scalings stay as they were.
+
+    A layer may hold queries, keys and values in one, and has then three times the head's size of channels for each head:
+    sizes shrink by the share that goes.
+
+    Args:
+        pruner: A Torch-Pruning ``BasePruner``, before anything is removed.
+    """
+
+    def __init__(self, pruner: Any) -> None:
+        self._pruner = pruner
+        self._before = [
+            (parent, name, getattr(parent, name), layer, self._channels_per_head(layer))
+            for layer in pruner.num_heads
+            for parent in pruner.model.modules()
+            if any(child is layer for child in parent.children())
+            for name in _HEAD_DIMS
+            if isinstance(getattr(parent, name, None), int)
+        ]
+
+    def update(self) -> None:
+        """After the removal."""
+        for parent, name, size, layer, channels in self._before:
+            setattr(parent, name, size * self._channels_per_head(layer) // channels)
+
+    def _channels_per_head(self, layer: nn.Module) -> int:
+        return int(self._pruner.DG.get_out_channels(layer)) // int(self._pruner.num_heads[layer])
 
 
 def head_attributes(pruner: Any) -> dict[str, dict[str, int]]:

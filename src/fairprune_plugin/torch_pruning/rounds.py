@@ -11,6 +11,7 @@ from ..engine.bilevel import BiLevelEngine
 from ..engine.timetable import Timetable
 from ..errors import ConfigError, FairPruneWarning, UnsupportedModelError
 from ..masks.masked_weights import MaskedWeights
+from .graph import graph_anew
 from .grouping import host_groups
 from .tracing import frozen_parameters, undisturbed
 
@@ -83,7 +84,12 @@ def begin_next_round(pruner: Any, keep: Tensor) -> None:
     scores = engine.scores
     with undisturbed(pruner.model), warnings.catch_warnings():
         warnings.simplefilter("ignore", FairPruneWarning)  # said at construction
-        pruner.host_groups = list(host_groups(pruner))
+        try:
+            pruner.host_groups = list(host_groups(pruner))
+        except (UnsupportedModelError, IndexError):
+            # The host's graph keeps the old sizes of a split whose parts are one layer's and meet again (GLU).
+            pruner.DG = graph_anew(pruner)
+            pruner.host_groups = list(host_groups(pruner))
         weights = bind_groups(pruner)
     scores.select(keep.nonzero().reshape(-1))
     if len(scores.value()) != weights.num_units:

@@ -15,6 +15,7 @@ from typing import Any
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from ..checks import shown
 from ..engine.atomic import atomically
 from ..engine.result import FitResult
 from ..errors import ConfigError, MissingHostError, TrainingStateError
@@ -56,6 +57,7 @@ def removal_record(pruner: Any) -> dict[str, Any]:
             for parameter, name in graph._param_to_name.items()
             if parameter in graph.module2node
         },
+        "graph_anew_at": list(getattr(pruner, "graph_anew_at", [])),
         "ignored_parameters": [name for name, p in pruner.model.named_parameters() if id(p) in ignored],
     }
 
@@ -89,6 +91,10 @@ def save_pruned(model: nn.Module, source: Any, path: str | os.PathLike[str]) -> 
             file is not there.
         TrainingStateError: If channels are hidden and not removed yet.
     """
+    if not hasattr(source, "model"):
+        raise ConfigError(
+            f"expected the pruner that removed the channels, or the result of fit, as the source, got {shown(source)}"
+        )
     if source.model is not model:
         raise ConfigError(
             "save_pruned(model, source) was given another model than its source pruned: pass the model that the pruner (or "
@@ -96,6 +102,8 @@ def save_pruned(model: nn.Module, source: Any, path: str | os.PathLike[str]) -> 
         )
     if not Path(path).parent.is_dir():
         raise ConfigError(f"cannot save to {path}: the folder {Path(path).parent} is not there, make it first")
+    if Path(path).is_dir():
+        raise ConfigError(f"cannot save to {path}: it is a folder, name a file in it")
     record = source.removal if isinstance(source, FitResult) else removal_record(source)
     if record.get("format") != FORMAT:
         raise ConfigError("this result does not say how its model was pruned: pass the pruner itself as the source")
@@ -143,26 +151,29 @@ def load_pruned(
                 "dense model, built with the same arguments"
             )
     tensors = _read_tensors(Path(path))
-    parameters = dict(model.named_parameters())
-    frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     try:
         with undisturbed(model):
-            graph = tp.DependencyGraph().build_dependency(
-                model,
-                example_inputs=example_inputs,
-                forward_fn=forward_fn,
-                output_transform=output_transform,
-                unwrapped_parameters=[(parameters[name], dim) for name, dim in record["pruning_dims"].items()],
-                customized_pruners=customized_pruners,
-                ignored_params=[parameters[name] for name in record["ignored_parameters"]],
-                verbose=False,
-            )
-            for name, outwards, idxs in record["history"]:
+            anew = record.get("graph_anew_at", [])
+            for position, (name, outwards, idxs) in enumerate(record["history"]):
+                if position == 0 or position in anew:
+                    graph = tp.DependencyGraph().build_dependency(
+                        model,
+                        example_inputs=example_inputs,
+                        forward_fn=forward_fn,
+                        output_transform=output_transform,
+                        unwrapped_parameters=[
+                            (model.get_parameter(name), dim) for name, dim in record["pruning_dims"].items()
+                        ],
+                        customized_pruners=customized_pruners,
+                        ignored_params=[model.get_parameter(name) for name in record["ignored_parameters"]],
+                        verbose=False,
+                    )
                 layer = model.get_submodule(name)
                 functions = graph.get_pruner_of_module(layer)
                 function = functions.prune_out_channels if outwards else functions.prune_in_channels
                 prune_in_order(graph.get_pruning_group(layer, function, idxs))
-    except (AttributeError, KeyError, IndexError, RuntimeError, ValueError, AssertionError) as error:
+    except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise _does_not_fit(path, record, f"{type(error).__name__}: {error}") from error
     difference = first_difference({name: list(value.shape) for name, value in tensors.items()}, shapes_of(model))
     if difference:

@@ -15,7 +15,7 @@ from ..masks.masked_weights import MaskedWeights
 from ..masks.norms import MaskedNorms
 from .example import Example
 from .grouping import HostGroup
-from .removal import pruning_groups, update_head_dims
+from .removal import HeadDims, pruning_groups
 from .twin import Twin
 
 TOLERANCE = 1e-3  # relative; exact architectures agree to 1e-6, inexact ones are wrong by more than 1e-2
@@ -66,9 +66,10 @@ def masked_equals_pruned(pruner: Any, groups: Sequence[HostGroup], chosen: Seque
         return False
     hidden = [~keep[weights.of(index)] for index in range(len(groups))]
     try:
+        head_dims = HeadDims(pruner)
         for group in pruning_groups(pruner, groups, hidden):
             group.prune()
-        update_head_dims(pruner)
+        head_dims.update()
         pruned = outputs_of(pruner.model, run)
     except (RuntimeError, ValueError, IndexError, KeyError, AttributeError, AssertionError):
         return False  # the host's graph does not fit the model: the pruned network does not even run

@@ -74,6 +74,7 @@ class Resumable:
         if self.total_steps is None and total_steps is not None:
             self.total_steps = total_steps
             self.engine.timetable = timetable_of_round(self, total_steps)
+            self.lagrangian.plan(total_steps)
         self._remove_again(state["removed"][len(self.removed_rounds) :])
         if not state["engine"]["lagrangian"]["trackers"]:  # taken before the first batch: the task was unknown
             self.lagrangian.trackers = []

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checks import shown
 from ..engine.batches import Forward, default_forward
+from ..engine.beside import beside
 from ..engine.evaluate import evaluate
 from ..engine.history import history_row
 from ..engine.metrics import as_hooks, step_row
@@ -67,7 +68,7 @@ class Session:
         self.remove = remove
         self.metrics = as_hooks(metrics)
         self.history: list[HistoryRow] = []
-        self._validation = validation
+        self._validation = beside(validation)
         self._forward = forward
         self._dual_every = dual_every
         self._validate_every = validate_every

@@ -109,9 +109,9 @@ def history(run: Run) -> list[tuple[str, str]]:
     found = []
     names = [text.constraint_title(name) for name in run.constraints]
     if names:
-        scale = Scale.of(
-            [0.0, *(v for row in run.gaps for v in row), *run.tolerances], least=0.02, factor=100, unit=" pts"
-        )
+        factor = _factor(run.scale)
+        values = [0.0, *(v for row in run.gaps for v in row), *run.tolerances]
+        scale = Scale.of(values, least=0.02, factor=factor, unit=" pts" if factor == 100 else "")
         curves = [
             Curve(name, values, text.difference(_last(values), run.scale))
             for name, values in zip(names, run.gaps, strict=True)
