@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fairprune_plugin.errors import ConfigError
 from fairprune_plugin.torch_pruning import BiFPPruner
-from fairprune_plugin.torch_pruning.removal import pruning_groups, update_head_dims
+from fairprune_plugin.torch_pruning.removal import HeadDims, pruning_groups
 from fairprune_plugin.torch_pruning.tracing import undisturbed
 
 
@@ -36,7 +36,8 @@ def remove_units(pruner: BiFPPruner, keep: Tensor) -> None:
     pruner.engine.set_mask(keep)
     pruner.engine.norms.release()
     hidden = [~keep[weights.of(index)].cpu() for index in range(len(pruner.host_groups))]
+    head_dims = HeadDims(pruner)
     with undisturbed(pruner.model):
         for group in pruning_groups(pruner, pruner.host_groups, hidden):
             group.prune()
-        update_head_dims(pruner)
+        head_dims.update()
