@@ -238,6 +238,19 @@ def test_iterative_rounds_share_the_run() -> None:
     assert model.fc1.out_features == 8
 
 
+def test_schedulers_made_of_schedulers_move_the_optimizer_of_the_smaller_model() -> None:
+    """After a round of removal the parameters are new ones, and so is their optimizer."""
+    model, pruner = build(None, iterative_steps=2)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    schedules = torch.optim.lr_scheduler
+    inner = schedules.SequentialLR(
+        optimizer, [schedules.ConstantLR(optimizer, 1.0), schedules.ExponentialLR(optimizer, 0.9)], milestones=[16]
+    )
+    scheduler = schedules.ChainedScheduler([inner], optimizer)
+    result = fit(model, pruner, optimizer=optimizer, lr_scheduler=scheduler)
+    assert result.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.9**48)
+
+
 @pytest.mark.parametrize(
     ("total_steps", "options", "message"),
     [

@@ -178,6 +178,12 @@ def test_without_a_constraint_no_groups_are_needed() -> None:
     )
 
 
+@pytest.mark.parametrize("count", [0, -1, 1.5])
+def test_max_batches_is_one_at_least(count: Any) -> None:
+    with pytest.raises(ConfigError, match="max_batches"):
+        BiFPImportance(nn.Linear(3, 2), [], max_batches=count)
+
+
 def test_max_batches() -> None:
     model = randomise(MLP())
     group = full_group(model, model.a)

@@ -247,7 +247,7 @@ class Run:
         """Channels were removed: an optimizer of the smaller parameters, and the scheduler moves it."""
         self.optimizer = self.host.rebuild_optimizer(self.optimizer)
         if self.lr_scheduler is not None:
-            for scheduler in (self.lr_scheduler, *getattr(self.lr_scheduler, "_schedulers", ())):
+            for scheduler in _with_its_own(self.lr_scheduler):
                 scheduler.optimizer = self.optimizer
 
     def _keep_last_good(self) -> None:
@@ -256,3 +256,10 @@ class Run:
         if bad and self.snapshots.best is not None:
             to_average(self.optimizer, self.host.engine.weights)
             self.snapshots.restore(self.host.model)
+
+
+def _with_its_own(scheduler: Any) -> Iterator[Any]:
+    """A scheduler and those that it puts together, however deep."""
+    yield scheduler
+    for part in getattr(scheduler, "_schedulers", ()):
+        yield from _with_its_own(part)

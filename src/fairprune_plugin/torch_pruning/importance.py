@@ -10,6 +10,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning import ops
 
+from ..checks import whole_number
 from ..distributed import Ranks
 from ..engine.batches import Batch, Forward, default_forward, read_batch
 from ..errors import ConfigError, DataError
@@ -68,7 +69,7 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
         # A demand relative to the dense model is met by the dense model, which is the one scored here.
         self._constraint = tuple(item for item in asked if not getattr(item, "relative_to_dense", False))
         self._task_loss = task_loss
-        self._max_batches = max_batches
+        self._max_batches = whole_number("max_batches", max_batches, 1)
         self._multiplier = multiplier
         self._forward = forward
         self._column_sums: dict[nn.Module, Tensor] = {}
@@ -91,8 +92,11 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
             if not reads or ops.module2type(layer) == ops.OPTYPE.DEPTHWISE_CONV:
                 continue
             sums = self._sums_of(layer)
-            columns = torch.tensor(list(group[i].idxs))
-            rows = torch.tensor([position[channel] for channel in group[i].root_idxs])
+            # Channels that no channel of the root stands for (grouped-query attention) have no say, as in the host's scores.
+            known = [(c, position[r]) for c, r in zip(group[i].idxs, group[i].root_idxs, strict=True) if r is not None]
+            if not known:
+                continue
+            columns, rows = torch.tensor(known).unbind(1)
             if total is None:
                 total = torch.zeros(len(sums), len(root), dtype=torch.float32)
             total.index_add_(1, rows, sums[:, columns])
