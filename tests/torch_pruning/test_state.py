@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -346,3 +347,9 @@ def test_the_state_of_other_ratios_is_refused(here: dict[str, Any], there: dict[
     state = build(**there)[1].state_dict()
     with pytest.raises(ConfigError, match=named):
         build(**here)[1].load_state_dict(state)
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deepcopy", "pickle"])
+def test_a_pruner_is_not_copied_but_built_again(make: Callable[[Any], Any]) -> None:
+    with pytest.raises(TrainingStateError, match="build another one on a copy of the dense model"):
+        make(build()[1])

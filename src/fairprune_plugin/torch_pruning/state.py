@@ -51,6 +51,13 @@ class Resumable:
             "dense": dense_record_state(self.dense_record),
         }
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copies and pickles: of a graph that is tied to the model's own parameters there are none."""
+        raise TrainingStateError(
+            "a pruner cannot be copied or pickled: build another one on a copy of the dense model and load "
+            "pruner.state_dict() into it; save_pruned() keeps a pruned model"
+        )
+
     def load_state_dict(self: Any, state: Any) -> None:
         """Continues where :meth:`state_dict` was taken.
 

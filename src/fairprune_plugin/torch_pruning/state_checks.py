@@ -55,10 +55,11 @@ def settings_of(pruner: Any) -> dict[str, Any]:
         "isomorphic": pruner.isomorphic,
         "round_to": pruner.round_to,
         "iterative_steps": pruner.iterative_steps,
-        "ratios of rounds": list(pruner.per_step_pruning_ratio),
-        "ratios of heads": list(pruner.per_step_head_pruning_ratio),
+        "ratios of rounds": [float(ratio) for ratio in pruner.per_step_pruning_ratio],
+        "ratios of heads": [float(ratio) for ratio in pruner.per_step_head_pruning_ratio],
         "ratios of the heads of layers": {
-            pruner.DG._module2name[m]: list(r) for m, r in pruner.head_pruning_ratio_dict.items()
+            pruner.DG._module2name[layer]: [float(ratio) for ratio in ratios]
+            for layer, ratios in pruner.head_pruning_ratio_dict.items()
         },
         "bilevel": dataclasses.asdict(pruner.config),
         "multipliers": dataclasses.asdict(pruner.lagrangian.config),
