@@ -19,7 +19,7 @@ from .pictures import curves, plane
 from .problems import Setting
 from .records import Job, Row, collect
 from .statistics import AHEAD, ALIKE, BEHIND, TRADES
-from .tables import SIZE, comparison_table, standings
+from .tables import SIZE, by_method, comparison_table, standings, within
 
 RATIOS = (0.2, 0.5, 0.7, 0.9, 0.95)
 OWN = "bifp"
@@ -66,6 +66,7 @@ def write(path: Path, rows: Sequence[Row], page: Page | None = None) -> None:
     page = page or Page("Accuracy and gap against sparsity", INTRODUCTION)
     parts = [f"# {page.title}\n", page.introduction, summary_table(rows) + "\n"]
     parts.append(f"Method by method, in how many of these settings and sizes BiFP is what:\n\n{tally_table(rows)}\n")
+    parts += [f"{WITHIN}\n\n{table}\n"] if (table := within_table(rows)) else []
     for setting, own in by_setting(rows).items():
         parts.append(f"## {setting.title}\n")
         name = f"{setting.data}-{setting.target}-{setting.sensitive}-{setting.network}.svg"
@@ -125,6 +126,33 @@ def tally_table(rows: Sequence[Row]) -> str:
     for name, counts in sorted(tally.items(), key=lambda item: (-item[1].total(), item[0])):
         cells = [str(counts[where]) for where in (AHEAD, ALIKE, TRADES, BEHIND)]
         lines.append(f"| {name} | {counts.total()} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+WITHIN = """\
+How many runs end with a test gap that is *within* (the tolerance and the half width of the gap's own interval), over the
+settings that were run at every ratio and the methods that were run on all of these:"""
+
+
+def within_table(rows: Sequence[Row]) -> str:
+    """By method and ratio; nothing if no setting was run at every ratio."""
+    cells: dict[float, list[dict[str, list[Row]]]] = {}
+    for own in by_setting(rows).values():
+        pruned = [row for row in own if row["method"] != "dense"]
+        if {row["budget"]["ratio"] for row in pruned} == set(RATIOS):
+            for ratio in RATIOS:
+                at = [row for row in pruned if row["budget"]["ratio"] == ratio]
+                cells.setdefault(ratio, []).append(by_method(at))
+    if not cells:
+        return ""
+    everywhere = [cell for of_ratio in cells.values() for cell in of_ratio]
+    lines = ["| method | " + " | ".join(f"{ratio:.0%}" for ratio in RATIOS) + " |", "|---|" + "---:|" * len(RATIOS)]
+    for method in everywhere[0]:
+        if all(method in cell for cell in everywhere):
+            found = [[row for cell in cells[ratio] for row in cell[method]] for ratio in RATIOS]
+            lines.append(
+                f"| {method} | " + " | ".join(f"{sum(map(within, runs))}/{len(runs)}" for runs in found) + " |"
+            )
     return "\n".join(lines)
 
 
