@@ -98,7 +98,8 @@ class Training:
         Raises:
             ConfigError: If the length of the run is unknown or contradictory.
             DataError: If the data cannot carry the constraint (seen before any training), or a batch is bad.
-            NonFiniteError: If the loss becomes NaN or infinite; the model keeps its last good state.
+            NonFiniteError: If the loss becomes NaN or infinite; that batch has changed nothing. Weights that had gone bad in
+                the step before give way to those of the best moment so far, if there was one at the target size.
             TrainingStateError: If all rounds of this pruner are done, or there are checkpoints and none can be used.
             PeerError: If another rank of a data-parallel run failed.
         """
