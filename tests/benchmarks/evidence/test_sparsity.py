@@ -10,8 +10,9 @@ from evidence.sparsity import RATIOS, within_table
 
 
 def row(name: str, method: str, ratio: float, gap: float) -> dict[str, Any]:
-    test = {"gap": gap, "half_width": 0.01}
-    return {"setting": asdict(SETTINGS[name]), "method": method, "budget": {"ratio": ratio}, "seed": 0, "splits": {"test": test}}
+    splits = {"test": {"gap": gap, "half_width": 0.01}}
+    setting = asdict(SETTINGS[name])
+    return {"setting": setting, "method": method, "budget": {"ratio": ratio}, "seed": 0, "splits": splits}
 
 
 def test_runs_within_the_tolerance_and_its_interval_are_counted_by_ratio() -> None:
