@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +13,13 @@ from torch import nn
 from fairprune_plugin.engine.census import check_loader
 from fairprune_plugin.errors import DataError, FairPruneWarning
 from fairprune_plugin.fairness.constraint import Constraint
-from fairprune_plugin.fairness.constraints import AccuracyParity, EqualizedOdds, EqualOpportunity
+from fairprune_plugin.fairness.constraints import (
+    AccuracyParity,
+    DemographicParity,
+    EqualizedOdds,
+    EqualOpportunity,
+    PredictiveEquality,
+)
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 
 NAMES = ("young", "middle", "old")
@@ -167,3 +174,11 @@ def test_every_constraint_is_asked_about_its_own_groups() -> None:
     check_loader(loader, nn.Linear(1, 2), fine, split="train")
     with pytest.raises(DataError, match="no sample of group 1 × 1"):
         check_loader(loader, nn.Linear(1, 2), Lagrangian(AccuracyParity(0.1, {"a": 2, "b": 2})), split="train")
+
+
+@pytest.mark.parametrize("notion", [DemographicParity, EqualOpportunity, PredictiveEquality])
+def test_the_positive_class_may_be_missing_from_a_split(notion: Callable[..., Constraint]) -> None:
+    """How many classes there are follows from the constraint too, not from these labels alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FairPruneWarning)  # equal opportunity is undefined there, which is said
+        check(notion(0.1, groups=2, positive=2), [0, 1, 0, 1], [0, 0, 1, 1], "validation")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -87,3 +89,30 @@ def test_closeness_is_relative_to_the_output() -> None:
     assert not _close(torch.ones(3), torch.ones(4))
     assert not _close(torch.ones(3), torch.full((3,), torch.nan))
     assert _close(torch.zeros(0), torch.zeros(0))
+
+
+@dataclass
+class Answer:
+    """What a model may return beside tensors."""
+
+    logits: Tensor
+    aux: None = None
+    count: int = 3
+
+
+@pytest.mark.parametrize(
+    "form", [Answer, lambda logits: {"logits": logits, "aux": None}, lambda logits: (logits, None, 3)]
+)
+def test_outputs_that_are_not_all_tensors(form: Callable[[Tensor], object]) -> None:
+    class Talkative(SmallCNN):
+        def forward(self, x: Tensor) -> Tensor:
+            return form(super().forward(x))  # type: ignore[return-value]
+
+    def logits(output: Any) -> Tensor:
+        if isinstance(output, tuple):
+            return output[0]
+        return output["logits"] if isinstance(output, dict) else output.logits
+
+    model = Talkative()
+    pruner = BiFPPruner(model, example_of(model), ignored_layers=[model.fc], output_transform=logits)
+    assert pruner.host_groups

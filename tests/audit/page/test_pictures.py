@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairprune_plugin.audit.history import Run
 from fairprune_plugin.audit.page import plane
 from fairprune_plugin.audit.page.dots import Dot, dot_plot
 from fairprune_plugin.audit.page.lines import Curve, line_chart
 from fairprune_plugin.audit.page.marks import spread
-from fairprune_plugin.audit.page.pictures import key_of
+from fairprune_plugin.audit.page.pictures import history, key_of
 from fairprune_plugin.audit.page.scale import Scale
 
 NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8)
@@ -95,3 +97,13 @@ def test_names_in_pictures_are_escaped() -> None:
 
 def test_short_names_of_runs() -> None:
     assert [key_of(k) for k in (0, 1, 25, 26, 27, 701, 702)] == ["A", "B", "Z", "AA", "AB", "ZZ", "AAA"]
+
+
+@pytest.mark.parametrize(("notion", "labelled"), [("loss_parity", False), ("accuracy_parity", True)])
+def test_gaps_of_a_run_are_in_points_only_where_they_are_shares(notion: str, labelled: bool) -> None:
+    curves = {"steps": (10.0, 20.0), "progress": (0.5, 1.0), "gaps": ((0.5, 0.35),), "multipliers": ((0.1, 0.3),)}
+    end = {"split": "validation", "accuracy": 0.8, "gap": 0.35, "dense_accuracy": 0.9, "dense_gap": 0.2, "params": 0.5}
+    run = Run("bifp", (notion,), (0.3,), **curves, **end)  # type: ignore[arg-type]
+    title, picture = history(run)[0]
+    assert title.startswith("Gap")
+    assert ("pts" in picture) == labelled
