@@ -13,8 +13,7 @@ from .command import DEFAULT_RATE as RATE
 from .command import budget, chosen, parser
 from .methods import METHODS, bifp, one_shot
 from .records import Job, Row, collect
-from .sparsity import by_setting
-from .tables import comparison_table
+from .tables import by_setting, comparison_table
 
 # The mask step of its own that separates the levels: with one backward pass for both they share one loss.
 STRICT = {"joint": False}

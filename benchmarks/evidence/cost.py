@@ -17,8 +17,7 @@ from .command import budget, chosen, parser
 from .methods import METHODS
 from .pictures import ladder
 from .records import Job, Row, collect
-from .sparsity import by_setting
-from .tables import by_method, values
+from .tables import by_method, by_setting, values
 
 LADDER = (15, 30, 60, 120, 240, 480)
 TWO_STAGE = ("prune-then-fair", "fair-then-prune", "lottery-then-fair")

@@ -40,12 +40,19 @@ class Job:
     budget: Budget
     seed: int
 
-    def key(self) -> str:
-        """What makes two runs the same run."""
-        return json.dumps(
-            {"setting": asdict(self.setting), "method": self.method, "budget": asdict(self.budget), "seed": self.seed},
-            sort_keys=True,
-        )
+    def asked(self) -> Row:
+        """What a record says of the run before anything is measured: what makes two runs the same run."""
+        return {
+            "setting": asdict(self.setting),
+            "method": self.method,
+            "budget": asdict(self.budget),
+            "seed": self.seed,
+        }
+
+
+def key(row: Row) -> str:
+    """Equal for two records, or what two jobs ask for, if they are of the same run."""
+    return json.dumps({name: row[name] for name in ("setting", "method", "budget", "seed")}, sort_keys=True)
 
 
 def read(path: Path) -> list[Row]:
@@ -66,17 +73,15 @@ def run_all(
         dense_folder: Where dense models are kept.
     """
     jobs = list(jobs)
-    known = {row["key"]: row for row in read(path)}
+    known = {key(row): row for row in read(path)}
     path.parent.mkdir(parents=True, exist_ok=True)
     problem: Problem | None = None
     for job in jobs:
-        key = job.key()
-        if key in known:
+        if key(job.asked()) in known:
             continue
         if problem is None or (problem.setting, problem.seed) != (job.setting, job.seed):
             problem = load_problem(job.setting, job.seed, faces=faces, cache_folder=dense_folder)
-        row = {"key": key, **record(job, problem, methods[job.method])}
-        known[key] = row
+        row = known[key(job.asked())] = record(job, problem, methods[job.method])
         with path.open("a") as handle:
             handle.write(json.dumps(row) + "\n")
         test = row["splits"]["test"]
@@ -85,7 +90,7 @@ def run_all(
             f"{test['accuracy']:.4f}, gap {test['gap']:.4f} | {row['params']:,} parameters | {row['seconds']} s",
             flush=True,
         )
-    return [known[key] for key in dict.fromkeys(job.key() for job in jobs)]
+    return [known[run] for run in dict.fromkeys(key(job.asked()) for job in jobs)]
 
 
 def collect(args: argparse.Namespace, jobs: Iterable[Job], methods: Mapping[str, Method]) -> list[Row]:
@@ -103,10 +108,7 @@ def record(job: Job, problem: Problem, method: Method) -> Row:
     seconds = time.perf_counter() - begin
     macs, params = count(outcome.model, problem.example)
     return {
-        "setting": asdict(job.setting),
-        "method": job.method,
-        "budget": asdict(job.budget),
-        "seed": job.seed,
+        **job.asked(),
         "passes": outcome.passes,
         "seconds": round(seconds, 1),
         "params": params,

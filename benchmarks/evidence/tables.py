@@ -14,6 +14,7 @@ if _BENCHMARKS not in sys.path:
 
 from paired import mean_interval  # noqa: E402  (needs the path above)
 
+from .problems import Setting  # noqa: E402
 from .statistics import AHEAD, ALIKE, BEHIND, TRADES, Comparison, compare, standing  # noqa: E402
 
 Row = dict[str, Any]
@@ -30,6 +31,14 @@ def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         out.setdefault(row["method"], []).append(row)
     return {method: sorted(found, key=lambda row: row["seed"]) for method, found in out.items()}
+
+
+def by_setting(rows: Sequence[Row]) -> dict[Setting, list[Row]]:
+    """Records of each setting."""
+    out: dict[Setting, list[Row]] = {}
+    for row in rows:
+        out.setdefault(Setting(**row["setting"]), []).append(row)
+    return out
 
 
 def within(row: Row, split: str = "test") -> bool:

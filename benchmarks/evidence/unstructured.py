@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .command import budget, chosen, parser
+from .comparison_page import Page, write
 from .records import Job, collect
-from .sparsity import Page, write
 from .weight_methods import WEIGHT_METHODS
 
 RATIOS = (0.7, 0.9, 0.95, 0.98)
@@ -47,7 +47,13 @@ BiFP here is `fairprune_plugin.nni.BiFPPruner` with one unit per weight. *Magnit
 then tunes a fixed mask; all four share one budget over all layers (a `global_group_id`), and so do the other methods, except
 *magnitude uniform* (the same ratio in every layer) and *fairgrape* (layer by layer, as its paper has it).
 """
-PAGE = Page("Single weights: accuracy and gap against sparsity", INTRODUCTION, "weights", {"weights left": "weights"})
+PAGE = Page(
+    "Single weights: accuracy and gap against sparsity",
+    INTRODUCTION,
+    "weights",
+    {"weights left": "weights"},
+    ratios=RATIOS,
+)
 
 
 if __name__ == "__main__":

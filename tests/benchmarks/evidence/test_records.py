@@ -11,11 +11,12 @@ import pytest
 from evidence_synthetic import problem
 
 from evidence import records
+from evidence.comparison_page import write
 from evidence.cost import first_reaching
 from evidence.outcomes import Outcome
 from evidence.records import Job, collect, read, run_all
 from evidence.search import best_rate
-from evidence.sparsity import write
+from evidence.sparsity import PAGE
 from evidence.tuning import Budget
 
 
@@ -46,11 +47,10 @@ def test_what_is_in_the_file_is_not_run_again(given: Any, tmp_path: Path, monkey
     page = tmp_path / "page.md"
     compared = [{**row, "method": name} for row in rows for name in ("bifp", "other")]
     for shown, picture in ((compared, "accuracy and gap against sparsity"), (compared[:2], "accuracy against gap")):
-        write(page, shown)
+        write(page, shown, PAGE)
         text = page.read_text()
         assert "| other | 1 |" in text
-        sizes = len(shown) // 2
-        assert f"| other | {sizes} | 0 | {sizes} | 0 | 0 |" in text, "the same numbers: no difference at any size"
+        assert "| other | 1 | 1 | 0 | 1 | 0 | 0 | – | – | – |" in text, "the same numbers: no difference at any size"
         assert f"![{picture}](page/synthetic-class-group-mlp.svg)" in text
         (tmp_path / "page" / "synthetic-class-group-mlp.svg").unlink()
 
@@ -77,5 +77,6 @@ def test_records_are_json(given: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     job = Job(given.setting, "same", Budget(0.5, 7, 0.1), 3)
     method = {"same": lambda asked, budget: Outcome(asked.dense, 0)}
     (row,) = run_all([job], method, tmp_path / "raw.jsonl", faces=None, dense_folder=tmp_path)
-    assert json.loads(row["key"])["seed"] == row["seed"] == 3
+    assert (row["seed"], row["method"], row["budget"]["ratio"]) == (3, "same", 0.5)
+    assert [json.loads(line) for line in (tmp_path / "raw.jsonl").read_text().splitlines()] == [row]
     assert row["splits"]["test"]["rates"]["accuracy | a"][1] > 0
