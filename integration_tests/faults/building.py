@@ -138,6 +138,12 @@ add(
     lambda scene: scene.build(ignored_layers=[copy.deepcopy(scene.model).head]),
 )
 add(
+    "a `forward_fn` with a model of its own",
+    UnsupportedModelError,
+    "to call the model that it is given",
+    lambda scene: scene.build(forward_fn=lambda _, inputs: scene.model(inputs), self_check=True),
+)
+add(
     "ratios of layers by their names",
     ConfigError,
     "layers of the model as the keys of pruning_ratio_dict",

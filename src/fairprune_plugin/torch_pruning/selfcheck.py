@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,10 +59,16 @@ def masked_equals_pruned(pruner: Any, groups: Sequence[HostGroup], chosen: Seque
         keep[order[: units // 2] + weights.offsets[index]] = False
     weights.restore(keep, [None] * len(weights.parameters))  # nothing is held aside: no channel of the copy returns
     norms.refresh()
-    with _waiting_for([group.root for group in groups]) as silent:
+    roots = {group.root for group in groups}
+    with _waiting_for(roots) as silent:
         masked = outputs_of(pruner.model, run)
     norms.release()
-    if silent:  # it is not the copy that runs: a function that was given has a model of its own
+    if silent == roots:
+        raise UnsupportedModelError(
+            "masks are checked on a copy of the model, and what ran was not the copy: expected forward_fn(model, inputs) "
+            "to call the model that it is given (and no forward on the instance that is bound to another object)"
+        )
+    if silent:
         return False
     hidden = [~keep[weights.of(index)] for index in range(len(groups))]
     try:
@@ -77,7 +83,7 @@ def masked_equals_pruned(pruner: Any, groups: Sequence[HostGroup], chosen: Seque
 
 
 @contextmanager
-def _waiting_for(layers: Sequence[nn.Module]) -> Iterator[set[nn.Module]]:
+def _waiting_for(layers: Iterable[nn.Module]) -> Iterator[set[nn.Module]]:
     """Those of some layers that have not been called yet."""
     silent = set(layers)
     handles = [layer.register_forward_hook(lambda called, *_: silent.discard(called)) for layer in silent]
@@ -124,7 +130,7 @@ def check(rebuild: Callable[[], tuple[Any, list[HostGroup], Run]]) -> None:
             copy on the example inputs for its output tensors.
 
     Raises:
-        UnsupportedModelError: Naming the groups that are not exact and their layers.
+        UnsupportedModelError: Naming the groups that are not exact and their layers; or if a copy cannot be run.
     """
     pruner, groups, run = rebuild()
     if masked_equals_pruned(pruner, groups, range(len(groups)), run, seed=0):
