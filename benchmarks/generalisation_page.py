@@ -19,9 +19,10 @@ Made by `benchmarks/generalisation.py`: a run for each driver of the multipliers
 violated more, *folds*: parts of the training data held out in turn; *margin 1*: the multipliers' tolerance is tightened by
 the half width of the gap's 95 % interval), and for each rule that chooses one moment of a run by data that are not test
 data: the least excess over τ of the validation *gap*, of the gap plus half of its 95 % half width, or of that interval's
-*upper bound*, then the highest validation accuracy. *gap, then training gap*, the default of `fit` (with *validation*):
-among moments of equal excess on validation, the least excess on training data (here 4,000 images, or all rows); *larger gap
-of both*: the larger of the two; *training counts*: running counts of recent training batches instead, which cost nothing.
+*upper bound*, then the highest validation accuracy. *gap, then training gap*, in those days the default of `fit`
+([method.md](../method.md) has today's): among moments of equal excess on validation, the least excess on training data (here
+4,000 images, or all rows); *larger gap of both*: the larger of the two; *training counts*: running counts of recent training
+batches instead, which cost nothing.
 
 Mean over seeds ± 95 % (Student). *met*: runs whose test gap is at most τ plus its own 95 % half width, among the seeds for
 which some moment of some run met τ on validation. *accuracy given up*: test accuracy of *train* with *gap*, minus that of

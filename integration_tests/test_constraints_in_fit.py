@@ -228,7 +228,7 @@ class TestFolds:
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
-            ({"driver": "folds", "folds": 1}, ConfigError, "at least two folds, got 1"),
+            ({"driver": "folds", "folds": 1}, ConfigError, "folds as a whole number ≥ 2, got 1"),
             ({"driver": "folds", "folds": 9}, ConfigError, "at least 9 batches for 9 folds, got 8"),
             ({"driver": "validation", "validation": None}, ConfigError, "'validation' without one"),
             ({"driver": "both", "validation": None}, ConfigError, "'both' without one"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fairprune_plugin import EqualOpportunity
 from fairprune_plugin.errors import NonFiniteError
 from fairprune_plugin.torch_pruning import BiFPPruner
+from fairprune_plugin.trainers.session import Session
 
 STEPS = 6
 
@@ -134,3 +135,38 @@ def test_parameters_of_the_task_loss_are_stepped_by_their_own_batch_alone() -> N
     pruner.fit([batch()], optimizer, progress=False, recalibration_batches=0)
     assert slopes == pytest.approx([slopes[0]] * STEPS)  # the same batch and the same model
     assert slopes[0] != 0
+
+
+def test_a_session_does_what_fit_does() -> None:
+    """Multipliers by held-out data and the choice of a snapshot; what is not in a session is switched off in ``fit``."""
+    held_out = [batch(100 + number) for number in range(3)]
+    rate = 1.0  # too high to settle: the best state is not the last
+    model, pruner, optimizer = build(total_steps=40, constraint=EqualOpportunity(0.02), multipliers={"lr": 1.0})
+    optimizer.param_groups[0]["lr"] = rate
+    pruner.fit(
+        [batch(number) for number in range(40)],
+        optimizer,
+        validation=held_out,
+        validate_every=4,
+        select_by="gap",
+        recalibration_batches=0,
+        progress=False,
+    )
+    own, driven, optimizer = build(total_steps=40, constraint=EqualOpportunity(0.02), multipliers={"lr": 1.0})
+    optimizer.param_groups[0]["lr"] = rate
+    session = Session(driven, validation=held_out, validate_every=4)
+    session.begin(total_steps=40, steps_done=0)
+    for number in range(40):
+        x, y, s = batch(number)
+        optimizer.zero_grad()
+        session.loss(own(x), y, s).backward()
+        session.before_update()
+        optimizer.step()
+        session.after_update()
+    assert session.end()
+    multipliers = [p.lagrangian.trackers[0].multipliers.value for p in (pruner, driven)]
+    assert bool((multipliers[0] > 0).any())
+    assert torch.equal(*multipliers)
+    assert session.snapshots.best is not None
+    assert session.snapshots.best.step < 40
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), own.state_dict().values(), strict=True))

@@ -83,7 +83,7 @@ SAID = {
     "gradient_scaler": "ConfigError: gradients of a sharded model under a GradScaler are not unscaled here",
     "scaled_gradients": "TrainingStateError: the gradients were still scaled by 1024",
     "gradients_of_one_rank_overflow": "NonFiniteError: the gradient became NaN or infinite at training step 0",
-    "never_synchronised": "TrainingStateError: regularize() was called before loss.backward()",
+    "never_synchronised": "TrainingStateError: a step came before backward()",
     "fit": "ConfigError: fit() trains the pruner's own model, whole on every rank",
     "no_batches_on_one": "DataError: the loader of rank 1 is empty, and those of other ranks are not",
     "nothing_to_gather": "TrainingStateError: gather() without a sharded copy of the model",

@@ -86,6 +86,21 @@ def test_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mine["model"].body.out_features == 8
 
 
+def test_a_loop_of_ones_own() -> None:
+    mine, model = names(), Net()
+    pruner = BiFPPruner(
+        model,
+        torch.zeros(2, 6),
+        pruning_ratio=0.5,
+        ignored_layers=[model.fc],
+        constraint=EqualOpportunity(tolerance=0.02),
+    )
+    mine |= {"pruner": pruner, "model": model, "epochs": 2, "optimizer": torch.optim.SGD(model.parameters(), 0.1)}
+    exec(block("Session("), mine)
+    assert model.body.out_features == 8
+    assert len(mine["session"].history) == 20
+
+
 def test_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for package in ("tensorboard", "mlflow"):
         if importlib.util.find_spec(package) is None:

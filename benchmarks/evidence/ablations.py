@@ -23,6 +23,7 @@ ABLATIONS = {
     "the former default": bifp(score_decay=0.9, prior=0.0, warmup=0.05, ramp_end=0.3, **STRICT),
     "mask from derivatives alone (no prior)": bifp(prior=0.0),
     "mask from the initial saliency alone": bifp(prior=1.0),
+    "mask from LAMP's score alone": bifp(importance="lamp", prior=1.0),
     "longer ramp": bifp(ramp_end=0.5),
     "strict, mask without constraint": bifp(levels="weights", **STRICT),
     "strict, weights without constraint": bifp(levels="mask", **STRICT),

@@ -24,6 +24,7 @@ from .tickets import ticket
 from .torch_pruning_channels import by_torch_pruning
 from .tuning import Budget
 
+STARTS = {"random": tp.importance.RandomImportance, "lamp": tp.importance.LAMPImportance}
 DUAL_RATE = 0.5  # of CEAG's and the equalised loss's own multipliers, per step; docs/results.md says how it was chosen
 
 
@@ -36,7 +37,7 @@ def bifp(*, importance: str | None = None, driver: str | None = None, levels: st
     """The package's method.
 
     Args:
-        importance: ``"random"``: where the scores start; default: the group magnitude.
+        importance: Where the scores start, a name in :data:`STARTS`; default: the group magnitude.
         driver: Which data move the multipliers; default: validation.
         levels: Where the constraint counts: ``"both"``, ``"weights"``, ``"mask"`` or ``"none"``.
         **bilevel: Settings of :class:`fairprune_plugin.engine.config.BiLevelConfig`.
@@ -45,8 +46,8 @@ def bifp(*, importance: str | None = None, driver: str | None = None, levels: st
     def method(problem: Problem, budget: Budget) -> Outcome:
         model = copy.deepcopy(problem.dense)
         options: dict[str, Any] = {"bilevel": bilevel or None}
-        if importance == "random":
-            options["importance"] = tp.importance.RandomImportance()
+        if importance is not None:
+            options["importance"] = STARTS[importance]()
         pruner = make_pruner(problem, model, budget, problem.constraint, **options)
         if levels != "both":
             restrict(pruner, mask=levels == "mask", weights=levels == "weights")

@@ -5,7 +5,7 @@
 
 For each method and rate one run per setting and seed; the rate is taken whose runs are best on *validation* by the rule
 that chooses moments: the mean accuracy, less the mean excess of the gap over the tolerance where the method knows the
-constraint.
+constraint. Where that is the smallest or the largest rate that was tried, one beyond it is tried as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .command import PASSES, chosen, parser, rates_key, rates_of
 from .methods import METHODS, applies
 from .problems import Setting
 from .records import Job, Row, run_all
-from .tables import by_method, excesses, values
+from .tables import excesses, values
 from .tuning import Budget
 from .weight_methods import PLAIN, WEIGHT_METHODS
 
@@ -28,6 +28,7 @@ CANDIDATES = {
     "vit": (5e-4, 1e-3, 2e-3),
     "mlp": (0.01, 0.02, 0.05),
 }
+MOST = 6  # rates that are tried of one method
 SEEDS = [100, 101, 102]
 
 
@@ -44,23 +45,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         commands.error(
             f"{', '.join(unknown)}: {'with' if args.weights else 'without'} --weights there is no such method"
         )
-    jobs = [
-        Job(setting, method, Budget(args.ratio, args.passes or PASSES[setting.network], rate, target), seed)
-        for seed in args.seeds
+    cases = [
+        (setting, method)
         for setting in chosen(args)
         for method in args.methods or [name for name in methods if name != "dense"]
         if args.weights or applies(method, setting)
-        for rate in CANDIDATES[setting.network]
     ]
-    rows = run_all(jobs, methods, args.raw, faces=args.faces, dense_folder=args.dense)
+    rates = {case: list(CANDIDATES[case[0].network]) for case in cases}
+    best: dict[tuple[Setting, str], float] = {}
+    while cases:
+        jobs = [
+            Job(setting, method, Budget(args.ratio, args.passes or PASSES[setting.network], rate, target), seed)
+            for seed in args.seeds
+            for setting, method in cases
+            for rate in rates[setting, method]
+        ]
+        rows = run_all(jobs, methods, args.raw, faces=args.faces, dense_folder=args.dense)
+        for case in cases:
+            best[case] = best_rate([row for row in rows if (Setting(**row["setting"]), row["method"]) == case])
+        further = {case: beyond(rates[case], best[case]) for case in cases if len(rates[case]) < MOST}
+        cases = [case for case in cases if further.get(case) is not None]
+        for case in cases:
+            rates[case].append(further[case])
     path = rates_of(target)
     found = json.loads(path.read_text()) if path.exists() else {}
-    keys = [rates_key(Setting(**row["setting"])) for row in rows]
-    for key in dict.fromkeys(keys):
-        own = by_method([row for row, of_row in zip(rows, keys, strict=True) if of_row == key])
-        found.setdefault(key, {}).update({method: best_rate(of_method) for method, of_method in own.items()})
+    for (setting, method), rate in best.items():
+        found.setdefault(rates_key(setting), {})[method] = rate
     path.write_text(json.dumps(found, indent=2) + "\n")
     print(path.read_text())
+
+
+def beyond(rates: Sequence[float], best: float) -> float | None:
+    """The next rate to try, if the best one is the smallest or the largest of those tried."""
+    return best / 2 if best == min(rates) else best * 2 if best == max(rates) else None
 
 
 def best_rate(rows: Sequence[Row]) -> float:

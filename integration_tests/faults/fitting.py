@@ -46,7 +46,7 @@ for what, error, says, options in (
         "without one",
         {"driver": "validation"},
     ),
-    ("a single fold", ConfigError, "at least two folds", {"driver": "folds", "folds": 1}),
+    ("a single fold", ConfigError, "folds as a whole number ≥ 2", {"driver": "folds", "folds": 1}),
     ("something that is no function as `forward`", ConfigError, "forward as a function", {"forward": "logits"}),
     ("a list as callback", ConfigError, "on_evaluation as a function", {"on_evaluation": []}),
     ("no optimizer", ConfigError, "expected a torch optimizer", {"optimizer": None}),
@@ -82,6 +82,13 @@ add(
     ConfigError,
     "of another optimizer",
     lambda scene: _scheduler(scene, torch.optim.lr_scheduler.StepLR, step_size=1),
+    prepare=built,
+)
+add(
+    "a schedule shorter than the training",
+    ConfigError,
+    "has 5 of 5 steps left: build it with total_steps=8",
+    lambda scene: scene.fit(lr_scheduler=torch.optim.lr_scheduler.OneCycleLR(scene.optimizer, 0.1, total_steps=5)),
     prepare=built,
 )
 add(

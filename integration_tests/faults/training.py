@@ -251,7 +251,7 @@ add(
 add(
     "`regularize` before `backward`",
     TrainingStateError,
-    "before loss.backward()",
+    "before backward() of its loss",
     lambda scene: (scene.loss(), scene.pruner.regularize(scene.model)),
     left=Left("weights and mask are untouched", lambda *_: None),
 )

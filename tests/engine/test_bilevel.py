@@ -142,7 +142,7 @@ def test_calls_out_of_order_are_refused() -> None:
         engine.after_backward()
     x, y, s = batch()
     loss = engine.loss(engine.model(x), y, s)
-    with pytest.raises(TrainingStateError, match=r"before loss.backward\(\)"):
+    with pytest.raises(TrainingStateError, match=r"before backward\(\)"):
         engine.after_backward()
     loss.backward()
     engine.after_backward()

@@ -150,5 +150,5 @@ def test_what_cannot_be_split_is_refused(loader: Any, message: str) -> None:
 
 @pytest.mark.parametrize("k", [1, 0, -2, 2.0, True, None], ids=repr)
 def test_fewer_than_two_folds_are_refused(k: Any) -> None:
-    with pytest.raises(ConfigError, match="at least two folds"):
+    with pytest.raises(ConfigError, match="folds as a whole number ≥ 2"):
         Folds([1, 2, 3], k)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fairprune_plugin.engine.preflight import check_optimizer, planned_steps
+from fairprune_plugin.engine.preflight import check_optimizer, check_schedule, planned_steps
 from fairprune_plugin.errors import ConfigError, FairPruneWarning
 
 
@@ -48,3 +48,18 @@ def test_parameters_that_no_group_of_the_optimizer_holds_are_counted() -> None:
         check_optimizer(optimizer, None, model)
     model[0].requires_grad_(False)
     check_optimizer(optimizer, None, model)  # warnings are errors here
+
+
+def test_a_schedule_that_ends_too_soon_is_refused() -> None:
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=6)
+    check_schedule(schedule, 6)
+    with pytest.raises(ConfigError, match="7 times, and this OneCycleLR has 6 of 6 steps left"):
+        check_schedule(schedule, 7)
+    for _ in range(6):  # what was not refused does run
+        optimizer.step()
+        schedule.step()
+    with pytest.raises(ConfigError, match="has 0 of 6 steps left"):
+        check_schedule(schedule, 1)
+    check_schedule(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6), 7)
+    check_schedule(None, 7)

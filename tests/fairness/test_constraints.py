@@ -323,6 +323,9 @@ class TestFloors:
 
 
 def test_a_users_rate_is_no_plain_value() -> None:
+    with pytest.raises(ConfigError) as unknown:
+        constraint_from({"name": "own", "tolerance": 0.1})
+    assert "rate_parity" not in str(unknown.value), "nothing is offered that would be refused"
     rate = Rate(lambda out: out.predicted() == 1, surrogate=lambda out: out.probability(1), name="own")
     assert RateParity(0.1, rate=rate).to_dict() == {"name": "rate_parity", "tolerance": 0.1, "rate": "own"}
     with pytest.raises(ConfigError, match="build RateParity"):

@@ -68,6 +68,15 @@ def test_unusable_attributes_are_refused(sensitive: Any, message: str) -> None:
         check(sensitive)
 
 
+def test_ids_that_do_not_begin_at_zero() -> None:
+    with pytest.raises(DataError, match=r"pass the ids themselves, groups=\(1, 2\), to the constraint"):
+        check(torch.tensor([1, 2, 1]), 2)
+    with pytest.raises(DataError, match=r"pass the ids themselves, groups=\{'sex': \(1, 2\)\}"):
+        check({"sex": torch.tensor([1, 2, 1])}, {"sex": 2})
+    with pytest.raises(DataError, match=r"pass groups=3 \(or their names\)"):
+        check(torch.tensor([0, 1, 2]), 2)
+
+
 def test_long_lists_of_names_are_cut() -> None:
     with pytest.raises(DataError, match="group-7, …") as error:
         check(torch.tensor([20]), [f"group-{i}" for i in range(20)], batch=1)

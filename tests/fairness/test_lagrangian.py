@@ -285,7 +285,7 @@ class TestDiscovery:
         ]
 
 
-def test_a_penalty_is_added_to_a_loss_computed_elsewhere() -> None:
+def test_penalties_are_added_to_a_task_loss_computed_elsewhere() -> None:
     logits, y, s = batch()
     one, other = (Lagrangian([EqualOpportunity(0.0), LossParity(0.0)]) for _ in range(2))
     for lagrangian in (one, other):
@@ -294,11 +294,11 @@ def test_a_penalty_is_added_to_a_loss_computed_elsewhere() -> None:
             tracker.multipliers.set(torch.full(tracker.multipliers.shape, 0.3) * torch.tensor([1.0, 0.5]))
     elsewhere = logits.square().mean()
     expected = one.loss(logits, y, s) - F.cross_entropy(logits, y) + elsewhere
-    torch.testing.assert_close(other.add_penalty(elsewhere, logits, y, s), expected)
+    torch.testing.assert_close(other.loss(logits, y, s, task_loss=elsewhere), expected)
     assert other.batches == 1
-    assert torch.equal(Lagrangian(None).add_penalty(elsewhere, logits, y), elsewhere)
+    assert torch.equal(Lagrangian(None).loss(logits, y, task_loss=elsewhere), elsewhere)
     with pytest.raises(DataError, match="needs the sensitive attribute"):
-        other.add_penalty(elsewhere, logits, y)
+        other.loss(logits, y, task_loss=elsewhere)
 
 
 def test_a_batch_that_does_not_count_leaves_the_counts_alone() -> None:

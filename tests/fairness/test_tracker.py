@@ -45,7 +45,7 @@ SYMMETRIC = {"sigmoid": torch.sigmoid, "linear": lambda z: (1 + z) / 2}  # u(−
 
 
 class TestSignRepair:
-    """METHOD section 2: (1/N) Σ u(s·y·f)/P(S = s) − 1 is a difference; without the s it is a sum."""
+    """docs/method.md: (1/N) Σ u(s·y·f)/P(S = s) − 1 is a difference; without the s it is a sum."""
 
     @pytest.mark.parametrize("u", SYMMETRIC.values(), ids=SYMMETRIC.keys())
     @given(data=signed_data())
@@ -89,7 +89,7 @@ NOTIONS = [AccuracyParity, DemographicParity, EqualOpportunity, EqualizedOdds]
 def naive_penalty(
     constraint: Constraint, logits: torch.Tensor, targets: torch.Tensor, s: torch.Tensor, multipliers: torch.Tensor
 ) -> torch.Tensor:
-    """The formula of METHOD section 2 with loops and masks, on one full batch where every group is known."""
+    """The formula of docs/method.md with loops and masks, on one full batch where every group is known."""
     outputs = Outputs.parse(logits, targets)
     total = torch.zeros(())
     for row, rate in enumerate(constraint.rates(outputs.task)):

@@ -64,7 +64,7 @@ CASES = [
 def naive_penalty(
     constraint: Constraint, outputs: Outputs, s: Tensor, multipliers: Tensor, dense: Outputs, usable: Tensor
 ) -> Tensor:
-    """METHOD section 2 with loops and masks, on one full batch; ``usable``: (R, G) rates that enter a comparison."""
+    """docs/method.md with loops and masks, on one full batch; ``usable``: (R, G) rates that enter a comparison."""
     rates = constraint.rates(outputs.task)
     names, member_of = constraint.families(outputs.task)
     total = torch.zeros((), dtype=torch.float64)

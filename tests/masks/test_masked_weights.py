@@ -165,7 +165,7 @@ def test_hidden_channels_rest_and_return_as_they_left(make) -> None:
 
 
 def test_a_hidden_channel_still_gets_a_score_gradient() -> None:
-    """The gradient of a hidden consumer column lives, because its producers still run (METHOD section 4)."""
+    """The gradient of a hidden consumer column lives, because its producers still run."""
     model = Chain(norms=False)
     weights = MaskedWeights(model.groups())
     weights.set(keep_of(2))

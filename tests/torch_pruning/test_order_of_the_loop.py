@@ -14,7 +14,7 @@ from fairprune_plugin.errors import ConfigError, NonFiniteError, StaleOptimizerE
 
 def test_regularize_before_any_loss() -> None:
     model, pruner = constrained()
-    with pytest.raises(TrainingStateError, match=r"call loss = pruner.loss\(model\(x\), y, s\)"):
+    with pytest.raises(TrainingStateError, match="first the pruner's loss of a batch"):
         pruner.regularize(model)
 
 
@@ -22,7 +22,7 @@ def test_regularize_before_backward() -> None:
     model, pruner = constrained()
     x, y, s = batch(model)
     pruner.loss(model(x), y, s)
-    with pytest.raises(TrainingStateError, match=r"before loss.backward\(\)"):
+    with pytest.raises(TrainingStateError, match=r"before backward\(\)"):
         pruner.regularize(model)
 
 

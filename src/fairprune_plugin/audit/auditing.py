@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from ..checks import whole_number
 from ..engine.batches import Forward, default_forward
 from ..errors import ConfigError, DataError
 from ..fairness.constraint import Constraint
@@ -214,8 +215,7 @@ def _checked(constraints: Constraints, has_reference: bool, bootstrap: int, bins
                 "reference_logits)"
             )
     for name, value, least in (("bootstrap", bootstrap, 100), ("bins", bins, 2)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigError(f"expected {name} as a whole number ≥ {least}, got {value!r}")
+        whole_number(name, value, least)
     if not has_reference:
         _warn_of_floors(given)
     return with_floors(named_apart(given))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import text
@@ -24,12 +23,6 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Measure, ...]], ...]
-
-    @property
-    def column_measures(self) -> Iterator[tuple[str, list[Measure]]]:
-        """Title and measures of each quantity, over the groups."""
-        for position, column in enumerate(self.columns):
-            yield column, [measures[position] for _, measures in self.rows]
 
 
 def tables(report: FairnessAudit, grouping: GroupingReport) -> list[Table]:

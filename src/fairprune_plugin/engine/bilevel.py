@@ -1,4 +1,4 @@
-"""The bi-level engine: from the gradients of one backward pass to a weight step or a mask step.
+"""The bi-level engine: from the gradients of one backward pass to a step of the weights, of the mask or of both.
 
 It knows tensors, groups and steps; it knows no host.
 """
@@ -28,7 +28,10 @@ Projection = Callable[[Tensor, float], Tensor]
 
 
 class BiLevelEngine:
-    """Learns weights and mask in turn, both under the constraint (METHOD section 3).
+    """Learns weights and mask in one run, both under the constraint (docs/method.md, "The two updates").
+
+    By default one backward pass moves both while the mask is learned (a *joint step*); after that only weights move (a
+    *weight step*). With ``joint=False`` they take turns: a *mask step* leaves the weights alone.
 
     Args:
         model: The model being trained; its parameters are the lower level's variables.
@@ -114,7 +117,9 @@ class BiLevelEngine:
         self._bad = NonFiniteBatches(trained, self.lagrangian)
         self._awaiting_backward = False
 
-    def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None) -> Tensor:
+    def loss(
+        self, logits: Tensor, targets: Tensor, sensitive: Any = None, *, task_loss: Tensor | None = None
+    ) -> Tensor:
         """The Lagrangian of a batch, to call ``backward()`` on; see :meth:`.Lagrangian.loss`.
 
         Raises:
@@ -125,19 +130,19 @@ class BiLevelEngine:
         """
         self.timetable  # noqa: B018 - says so now if the length of the run is unknown
         if not torch.is_grad_enabled():  # somebody only looks at the loss: nothing is counted
-            return self.lagrangian.loss(logits, targets, sensitive, count=False)
+            return self.lagrangian.loss(logits, targets, sensitive, task_loss=task_loss, count=False)
         self.lagrangian.checks.raise_arrived()
         with self.lagrangian.ranks.failing_together(), self.lagrangian.checks.collecting():
-            loss = self._finite_loss(logits, targets, sensitive)
+            loss = self._finite_loss(logits, targets, sensitive, task_loss)
         self._awaiting_backward = True
         self._gradients_are_fresh = False
         if loss.requires_grad:
             loss.register_hook(self._note_backward)  # type: ignore[no-untyped-call]
         return loss
 
-    def _finite_loss(self, logits: Tensor, targets: Tensor, sensitive: Any) -> Tensor:
+    def _finite_loss(self, logits: Tensor, targets: Tensor, sensitive: Any, task_loss: Tensor | None) -> Tensor:
         try:
-            loss = self.lagrangian.loss(logits, targets, sensitive)
+            loss = self.lagrangian.loss(logits, targets, sensitive, task_loss=task_loss)
         except PeerError:
             self._bad.undo()  # the forward pass of a batch that no rank learns from
             raise
@@ -150,14 +155,15 @@ class BiLevelEngine:
 
     @torch.no_grad()
     def after_backward(self, *, overflow_skips: bool = False) -> bool:
-        """Turns the gradients into those of a weight step, or uses them up in a mask step.
+        """Moves scores and mask while they are learned, and leaves the gradients of the weights that are shown (of none on a
+        mask step).
 
         Args:
             overflow_skips: Whether a NaN or infinite gradient is no error but a step from which nothing is learned, as
                 under a loss scaler, which skips it too.
 
         Returns:
-            True if this was a mask step.
+            Whether scores and mask were learned from.
 
         Raises:
             TrainingStateError: Without a loss and its ``backward()`` since the last call.
@@ -215,14 +221,13 @@ class BiLevelEngine:
     def _fresh_gradients(self) -> list[Tensor]:
         if not self._awaiting_backward:
             raise TrainingStateError(
-                "regularize() needs fresh gradients: call loss = pruner.loss(model(x), y, s), then "
-                "loss.backward(), then pruner.regularize(model)"
+                "a step needs fresh gradients: first the pruner's loss of a batch, then its backward(), then the step; "
+                "no such loss was formed since the last step"
             )
         gradients = self.trained.gradients() if self._gradients_are_fresh else []
         if not gradients:
             raise TrainingStateError(
-                "regularize() was called before loss.backward(): the gradients, if any, are not those of this "
-                "batch's pruner.loss(…)"
+                "a step came before backward() of its loss: the gradients, if any, are not those of this batch"
             )
         return gradients
 

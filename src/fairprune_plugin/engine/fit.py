@@ -21,7 +21,17 @@ from .folds import Folds
 from .history import history_row
 from .interrupt import deferred_interrupt
 from .metrics import step_row
-from .preflight import BOTH, FOLDS, check_optimizer, check_options, check_walkable, driver_of, length, planned_steps
+from .preflight import (
+    BOTH,
+    FOLDS,
+    check_optimizer,
+    check_options,
+    check_schedule,
+    check_walkable,
+    driver_of,
+    length,
+    planned_steps,
+)
 from .result import FitResult, HistoryRow
 from .run_checkpoints import RunCheckpoints
 from .run_evaluation import RunEvaluation
@@ -132,6 +142,7 @@ class Run:
     def _prepare(self) -> None:
         """Looks at the data and at the dense model, before the first step."""
         host = self.host
+        check_schedule(self.lr_scheduler, self.total)
         check_loader(self.train, host.model, host.lagrangian, split=TRAIN, limit=self.total)
         if self.validation is not None:
             check_loader(self.validation, host.model, host.lagrangian, split=VALIDATION)

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
+from ..checks import whole_number
 from ..errors import ConfigError
 
 
@@ -31,8 +32,7 @@ class Folds:
     """
 
     def __init__(self, loader: Iterable[Any], k: int) -> None:
-        if not isinstance(k, int) or isinstance(k, bool) or k < 2:
-            raise ConfigError(f"expected at least two folds, got {k!r}")
+        k = whole_number("folds", k, 2)
         self._loader = loader
         self._k = k
         if isinstance(loader, DataLoader):

@@ -108,6 +108,20 @@ def check_optimizer(optimizer: torch.optim.Optimizer, lr_scheduler: Any, model: 
         )
 
 
+def check_schedule(lr_scheduler: Any, steps: int) -> None:
+    """Refuses a schedule that ends before the training does, which would break it off.
+
+    Raises:
+        ConfigError: With both lengths.
+    """
+    length, done = (getattr(lr_scheduler, name, None) for name in ("total_steps", "last_epoch"))
+    if isinstance(length, int) and isinstance(done, int) and length - done < steps:
+        raise ConfigError(
+            f"fit() steps the scheduler once per training step, {steps} times, and this {type(lr_scheduler).__name__} has "
+            f"{length - done} of {length} steps left: build it with total_steps={steps}"
+        )
+
+
 def planned_steps(total_steps: int | None, epochs: int | None, train: Iterable[Any]) -> int:
     """Number of training steps, from whichever was given.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -19,6 +20,11 @@ class RunningMean:
         new = value.detach().double()
         fresh = isinstance(self._mean, float) and math.isnan(self._mean)
         self._mean = new if fresh else self._decay * self._mean + (1 - self._decay) * new
+
+    @property
+    def tensor(self) -> Tensor:
+        """The mean, 0-d, where the values are; nobody waits for it."""
+        return self._mean if isinstance(self._mean, Tensor) else torch.tensor(self._mean, dtype=torch.float64)
 
     @property
     def value(self) -> float:

@@ -227,10 +227,11 @@ def constraint_from(spec: Constraint | Mapping[str, Any] | str | None) -> Constr
     if not isinstance(spec, Mapping):
         raise ConfigError(f"expected a constraint such as EqualOpportunity(tolerance=0.02), got {shown(spec)}")
     options = dict(spec)
-    cls = CONSTRAINTS[one_of("constraint", options.pop("name", None), tuple(CONSTRAINTS))]
-    name = cls.name
-    if cls is RateParity and not isinstance(options.get("rate"), Rate):
+    name = options.pop("name", None)
+    if name == RateParity.name and not isinstance(options.get("rate"), Rate):
         raise ConfigError("a rate of your own is code: build RateParity(tolerance, rate=Rate(…)) in Python")
+    plain = [known for known in CONSTRAINTS if known != RateParity.name or name == known]
+    cls = CONSTRAINTS[one_of("constraint", name, plain)]
     known = [item.name for item in dataclasses.fields(cls)]
     unknown = [key for key in options if key not in known]
     if unknown:

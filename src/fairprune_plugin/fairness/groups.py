@@ -134,22 +134,27 @@ class Groups:
                 what = f"group id {int(value)}" if isinstance(value, Tensor) else f"group {value!r}"
                 return (
                     f"{what} of {attribute} was never declared: this constraint knows {len(attribute.names)} groups "
-                    f"({known}); {_fix(attribute, value)}"
+                    f"({known}); {_fix(attribute, value, column)}"
                 )
         return (
             "an intersection of the sensitive attributes was not there when groups were discovered: declare the groups"
         )
 
 
-def _fix(attribute: Attribute, value: Any) -> str:
+def _fix(attribute: Attribute, value: Any, column: Any) -> str:
     if not isinstance(value, Tensor):
         return "pass its name too to the constraint, or give whole numbers as ids"
     if attribute.codes is not None:
         return "it was not there when they were discovered: declare the groups, groups=…"
     if int(value) < 0:
         return "give the unknown group an id of its own or drop those samples"
+    key = attribute.key
+    values = tuple(column.unique().tolist())
+    numbered = attribute.names == tuple(map(str, range(len(attribute.names))))
+    if numbered and len(values) == len(attribute.names):  # as many as there are groups, with other ids than 0, 1, …
+        return f"pass the ids themselves, groups={values if key is None else {key: values}}, to the constraint"
     more = int(value) + 1
-    groups = str(more) if attribute.key is None else f"{{{attribute.key!r}: {more}, …}}"
+    groups = str(more) if key is None else f"{{{key!r}: {more}, …}}"
     return f"pass groups={groups} (or their names) to the constraint"
 
 

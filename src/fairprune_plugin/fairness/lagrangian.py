@@ -53,7 +53,7 @@ class ParsedBatch:
 
 
 class Lagrangian:
-    """L(θ, m, λ) = ℓ(m ⊙ θ) + Σ λ · surrogate violation, over any number of constraints (METHOD section 2).
+    """L(θ, m, λ) = ℓ(m ⊙ θ) + Σ λ · surrogate violation, over any number of constraints (docs/method.md, "The constraint").
 
     Args:
         constraints: None, one or several, each about groups of its own; their floors become constraints too.
@@ -147,57 +147,63 @@ class Lagrangian:
             if not groups.known:
                 raise TrainingStateError(
                     f"the groups of {constraint.name} are to be discovered from data: call "
-                    "pruner.discover_groups(loader) first (fit does it by itself), or declare them, groups=2"
+                    "pruner.discover_groups(loader) first, or declare them, groups=2"
                 )
             if groups not in ids:
                 ids[groups] = groups.checked_ids(sensitive, batch=len(outputs.targets), device=outputs.logits.device)
         return ParsedBatch(outputs, tuple(ids[constraint.group_spec] for constraint in self.constraints))
 
-    def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None, *, count: bool = True) -> Tensor:
+    def loss(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        sensitive: Any = None,
+        *,
+        task_loss: Tensor | None = None,
+        count: bool = True,
+    ) -> Tensor:
         """The Lagrangian of a batch, a scalar.
 
         Args:
             logits: ``(N,)``, ``(N, 1)``, ``(N, C)``, or ``(N, L)`` of labels; of reduced precision, they become float32.
             targets: ``(N,)`` class ids, or ``(N, L)``.
             sensitive: Group ids; may be ``None`` only when there is no constraint.
+            task_loss: Of this batch, a scalar, where it was computed already; default: :attr:`task_loss` is called.
             count: Whether the batch enters the running counts of the constraints (as training batches do).
         """
         logits = widened(logits)
+        ours = task_loss is None and self.task_loss is cross_entropy
         if not self.constraints:
-            if self.task_loss is cross_entropy:
+            if ours:
                 # Says more about an unusable batch than the loss would.
                 outputs = Outputs.parse(logits, targets)
                 targets = self._usable(targets, outputs)
                 self._look_at_targets(outputs, count)
-            loss = self._task_value(logits, targets)
+            loss = self._task_value(logits, targets, task_loss)
             if count and self.ranks.size > 1 and bool(torch.isfinite(loss.detach())):
-                loss = self._weighed(loss, len(logits), self.ranks.meet(len(logits)))
+                loss = _weighed(loss, len(logits), self.ranks.meet(len(logits)), ours)
             return loss
         # Checked before the task loss, which would say less about what is wrong with a batch.
         batch = self._required(logits, targets, sensitive)
         targets = self._usable(targets, batch.outputs)
+        if task_loss is None:
+            self._refuse_labels(batch.outputs)
         self._look_at_targets(batch.outputs, count)
-        return self._add_penalties(self._task_value(logits, targets), batch, logits, targets, count=count, own=True)
+        value = self._task_value(logits, targets, task_loss)
+        return self._add_penalties(value, batch, logits, targets, count=count, ours=ours)
 
     def _usable(self, targets: Tensor, outputs: Outputs) -> Tensor:
         """Targets that a loss survives, although nobody has looked yet at whether they were good."""
         return targets if self.checks.good() is None else outputs.targets.reshape(targets.shape).to(targets.dtype)
 
-    def add_penalty(
-        self, loss: Tensor, logits: Tensor, targets: Tensor, sensitive: Any = None, *, count: bool = True
-    ) -> Tensor:
-        """A task loss that was computed elsewhere, plus the penalties of a batch; arguments as in :meth:`loss`."""
-        if not self.constraints:
-            return loss
-        return self._add_penalties(loss, self._required(logits, targets, sensitive), logits, targets, count=count)
-
-    def _task_value(self, logits: Tensor, targets: Tensor) -> Tensor:
-        value = self.task_loss(logits, targets)
+    def _task_value(self, logits: Tensor, targets: Tensor, given: Tensor | None) -> Tensor:
+        value = self.task_loss(logits, targets) if given is None else given
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
             got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            expected = "task_loss(logits, targets) to return" if given is None else "task_loss as"
             raise ConfigError(
-                f"expected task_loss(logits, targets) to return one number as a tensor, the loss of the batch, got {got}: "
-                "use reduction='mean', or .mean() at the end"
+                f"expected {expected} one number as a tensor, the loss of the batch, got {got}: use reduction='mean', or "
+                ".mean() at the end"
             )
         return value
 
@@ -207,7 +213,7 @@ class Lagrangian:
         return self.parse(logits, targets, sensitive)
 
     def _add_penalties(
-        self, total: Tensor, batch: ParsedBatch, logits: Tensor, targets: Tensor, *, count: bool, own: bool = False
+        self, total: Tensor, batch: ParsedBatch, logits: Tensor, targets: Tensor, *, count: bool, ours: bool
     ) -> Tensor:
         if count:
             self._before_last = None
@@ -224,8 +230,7 @@ class Lagrangian:
         size: float = len(batch.outputs.targets)
         if count and self.ranks.size > 1:
             mean = self.ranks.meet(len(batch.outputs.targets))
-            if own:
-                total = self._weighed(total, len(batch.outputs.targets), mean)
+            total = _weighed(total, len(batch.outputs.targets), mean, ours)
             size = mean
         if count:
             self._before_last = [] if first else [tracker.counts.now() for tracker in self.trackers]
@@ -244,28 +249,23 @@ class Lagrangian:
         return total
 
     def _look_at_targets(self, outputs: Outputs, count: bool) -> None:
-        """Once, on the first batch: labels may be classes in another dress.
-
-        Raises:
-            DataError: If the user's own loss is over classes.
-        """
-        if outputs.num_labels is not None and isinstance(self.task_loss, nn.CrossEntropyLoss):
-            raise DataError(
-                f"task_loss is a CrossEntropyLoss, which is over classes, but targets {tuple(outputs.targets.shape)} mean "
-                f"{outputs.num_labels} labels: pass class ids, y.argmax(1), or use BCEWithLogitsLoss if they are labels"
-            )
+        """Once, on the first batch: labels may be classes in another dress."""
         if not self.knows_targets and count:
             self.knows_targets = True
             if len(outputs.targets) >= ENOUGH:
                 for note in one_hot_notes(outputs):
                     warn_caller(note)
 
-    def _weighed(self, loss: Tensor, samples: int, mean: float) -> Tensor:
-        """Our own task loss is a mean over samples: the mean over ranks shall be that over all of their samples. What a
-        task loss of the user's does with the size of a batch is not known."""
-        if samples == mean or self.task_loss is not cross_entropy:
-            return loss
-        return loss * (samples / mean)
+    def _refuse_labels(self, outputs: Outputs) -> None:
+        """
+        Raises:
+            DataError: For labels, if the user's own loss is over classes.
+        """
+        if outputs.num_labels is not None and isinstance(self.task_loss, nn.CrossEntropyLoss):
+            raise DataError(
+                f"task_loss is a CrossEntropyLoss, which is over classes, but targets {tuple(outputs.targets.shape)} mean "
+                f"{outputs.num_labels} labels: pass class ids, y.argmax(1), or use BCEWithLogitsLoss if they are labels"
+            )
 
     def uncount_last(self) -> None:
         """Takes the last batch that was counted out of the counts again: it turned out to be unusable."""
@@ -320,3 +320,9 @@ class Lagrangian:
             self.bind(Task(*state["trackers"][0]["task"]))
         for tracker, saved in zip(self.trackers, state["trackers"], strict=True):
             tracker.load_state_dict(saved)
+
+
+def _weighed(loss: Tensor, samples: int, mean: float, ours: bool) -> Tensor:
+    """Our own task loss is a mean over samples: the mean over ranks shall be that over all of their samples. What a task
+    loss of the user's does with the size of a batch is not known."""
+    return loss * (samples / mean) if ours and samples != mean else loss

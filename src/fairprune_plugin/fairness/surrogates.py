@@ -1,7 +1,7 @@
 """Differentiable stand-ins for the indicator of a decision, ``1[margin > 0]``.
 
-The indicator counts (strict rates); a surrogate gives it a slope (surrogate rates). Names follow METHOD
-section 2: sigmoid, logistic, hinge and linear act on the margin of the decision, ``probability`` on the
+The indicator counts (strict rates); a surrogate gives it a slope (surrogate rates). As in docs/method.md ("The
+constraint") sigmoid, logistic, hinge and linear act on the margin of the decision, ``probability`` on the
 predicted probability (for a binary task that is the sigmoid), ``cross_entropy`` on its logarithm (the negative loss,
 as CEAG uses it; unbounded, so that the worst samples of a group have the largest say).
 """

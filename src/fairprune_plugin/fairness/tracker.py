@@ -156,7 +156,7 @@ class ConstraintTracker:
             raise TrainingStateError(
                 f"{self.constraint.name} compares with the dense model, whose rates on the {split!r} split are "
                 f"unknown: call pruner.measure_dense(loader, split={split!r}) before training, for every split you will "
-                "evaluate (fit does it for its own two)"
+                "evaluate"
             )
         return rates - self.dense_rates[split].to(rates.device)
 

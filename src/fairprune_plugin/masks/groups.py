@@ -85,15 +85,6 @@ class BlockGroup:
 
 
 @dataclass(frozen=True)
-class BufferSite:
-    """Per-channel buffers (running statistics) of a group; they leave with the channel and are not masked."""
-
-    module: nn.Module
-    index: Tensor
-    unit: Tensor
-
-
-@dataclass(frozen=True)
 class ChannelGroup:
     """``U`` units that a mask keeps or hides; a unit is one channel, the same channel of every convolution
     group, or a whole attention head.

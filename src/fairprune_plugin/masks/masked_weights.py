@@ -1,4 +1,4 @@
-"""Hard 0/1 masks on a live model, by zeroing weights in place (METHOD section 4).
+"""Hard 0/1 masks on a live model, by zeroing weights in place (docs/method.md).
 
 Hidden in-channel weights *are* zero in the model, so forward and backward are those of the pruned network
 and ``.grad`` is ∇_z of the loss at z = m ⊙ θ: no hook, no parametrisation, no wrapped module. The values the

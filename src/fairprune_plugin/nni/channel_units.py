@@ -1,7 +1,7 @@
 """Units of the dependency graph: channels that are masked where they are read.
 
-Masking the in-channel weights of every consumer is exact and keeps the gradient of hidden channels alive (METHOD section
-4); the rows NNI asks for are masked once training is over.
+Masking the in-channel weights of every consumer is exact and keeps the gradient of hidden channels alive (docs/method.md);
+the rows NNI asks for are masked once training is over.
 """
 
 from __future__ import annotations

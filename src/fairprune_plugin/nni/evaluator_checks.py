@@ -65,7 +65,7 @@ def check_evaluator(evaluator: Any, model: nn.Module) -> None:
     _check_trainer(evaluator, LightningEvaluator, 2, "pytorch_lightning", "lightning")
     _check_trainer(evaluator, TransformersEvaluator, 5, "transformers")
     if not evaluator._initialization_complete:
-        for optimizer in _optimizers_before(evaluator, model):
+        for optimizer in _optimizers_before(evaluator):
             check_traced(optimizer, "model.parameters(), …")
             _check_parameters(optimizer)
         evaluator._init_optimizer_helpers(model)
@@ -95,7 +95,7 @@ def _check_trainer(evaluator: Any, cls: Any, first_broken: int, *packages: str) 
             )
 
 
-def _optimizers_before(evaluator: Any, model: nn.Module) -> Iterable[Any]:
+def _optimizers_before(evaluator: Any) -> Iterable[Any]:
     if isinstance(evaluator, LightningEvaluator):
         return []  # configure_optimizers() makes them; NNI asserts that they are traced
     return getattr(evaluator, "_tmp_optimizers", None) or []

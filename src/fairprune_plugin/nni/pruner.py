@@ -27,7 +27,7 @@ from .graph import as_config_error, check_unwrapped
 from .measuring import Measuring
 from .ramp import check_length, check_steps
 from .schedule import Schedule
-from .steps import Fields, HeldOut, HostLoss, TrainingSteps, unbound_on_error
+from .steps import Fields, HeldOut, TrainingSteps, unbound_on_error
 from .structured import graph_if_traceable
 from .units import Units
 from .wrapper_masks import WrapperMasks
@@ -48,7 +48,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
             ``bilevel.ramp_end`` of ``max_steps``. Needed where ``max_steps`` is not this pruner's to see: with
             epochs, and if it is trained by another compressor's ``compress()``. Inside an ``AGPPruner`` or
             ``LinearPruner`` both follow that one.
-        constraint: One, several (about the same groups) or none.
+        constraint: One, several (each about groups of its own) or none.
         sensitive: ``batch → group ids``; needed with a constraint.
         targets: ``batch → labels``; default ``batch["labels"]`` or ``batch[1]``.
         logits: Output of the model → logits; default the output, its ``logits``, or its first item.
@@ -93,8 +93,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         check_unwrapped(model, "BiFPPruner")
         configs.check(model, config_list)
         self.config = bilevel_config(bilevel)
-        self._task = HostLoss()
-        self.lagrangian = lagrangian_of(constraint, multipliers, self._task)
+        self.lagrangian = lagrangian_of(constraint, multipliers, None)
         self.fields = Fields(sensitive, targets, logits)
         self._held_out = None if validation is None else HeldOut(validation, dual_every, forward)
         if self.lagrangian.constraints and not callable(sensitive):
@@ -268,7 +267,6 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         TrainingSteps(
             self.engine,
             self.bound_model,
-            self._task,
             self.fields,
             self._held_out,
             mask_moved=self._masks.push,

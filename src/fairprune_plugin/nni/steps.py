@@ -10,22 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import whole_number
 from ..engine.batches import Forward, default_forward
 from ..engine.bilevel import BiLevelEngine
 from ..engine.validation_stream import ValidationStream
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.lagrangian import VALIDATION
 from .capture import Field, LogitsHook, default_targets, field
-
-
-class HostLoss:
-    """The loss that the user's ``training_step`` has computed, in the place of a task loss."""
-
-    def __init__(self) -> None:
-        self.value: Tensor = torch.zeros(())
-
-    def __call__(self, logits: Any, targets: Any) -> Tensor:
-        return self.value
 
 
 @dataclass(frozen=True)
@@ -63,8 +54,7 @@ class HeldOut:
                 f"expected validation as batches that can be walked again and again, such as a DataLoader or a list, got "
                 f"{type(self.loader).__name__}"
             )
-        if not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1:
-            raise ConfigError(f"expected dual_every as a positive whole number of steps, got {self.every!r}")
+        whole_number("dual_every", self.every, 1, "optimizer steps")
 
     def stream(self, fields: Fields, default_window: int) -> ValidationStream:
         """Of batches ``(x, y, s)``."""
@@ -121,7 +111,6 @@ class TrainingSteps:
         self,
         engine: BiLevelEngine,
         model: nn.Module,
-        task: HostLoss,
         fields: Fields,
         held_out: HeldOut | None,
         *,
@@ -130,7 +119,6 @@ class TrainingSteps:
     ) -> None:
         self._engine = engine
         self._model = model
-        self._task = task
         self._fields = fields
         self._mask_moved, self._stepped = mask_moved, stepped
         self._hook = LogitsHook(model, fields.logits)
@@ -153,7 +141,6 @@ class TrainingSteps:
         """The Lagrangian in place of the user's loss, which is its task loss."""
         if not torch.is_grad_enabled():
             return original_loss
-        self._task.value = original_loss
         logits: Any = None
         targets: Any = None
         sensitive: Any = None
@@ -162,7 +149,7 @@ class TrainingSteps:
             logits = self._hook.take()
             targets = field(batch, self._fields.targets or default_targets, "targets", logits.device)
             sensitive = field(batch, self._fields.sensitive, "sensitive", logits.device)
-        total = self._engine.loss(logits, targets, sensitive)
+        total = self._engine.loss(logits, targets, sensitive, task_loss=original_loss)
         self._computed_loss = True
         if self._in_closure and total.requires_grad:
             total.register_hook(self._queue_end_of_backward)  # type: ignore[no-untyped-call]
@@ -179,7 +166,7 @@ class TrainingSteps:
         torch.autograd.Variable._execution_engine.queue_callback(self._use_gradients)
 
     def _use_gradients(self) -> None:
-        """Between the backward pass and the optimizer's update: a weight step or a mask step."""
+        """Between the backward pass and the optimizer's update: one step of weights and mask."""
         self._computed_loss, self._used_gradients = False, True
         if self._engine.after_backward():
             self._mask_moved()

@@ -81,7 +81,7 @@ def configure_structured(
         entries.append(entry)
         if group not in seen:
             seen.append(group)
-            entries += _norm_entries(model, graph, group, layer, entries)
+            entries += _norm_entries(model, group, layer, entries)
     return StructuredConfig(entries, dummy_input)
 
 
@@ -215,9 +215,7 @@ def _check_goals(layer: str, group: HostGroup, settings: Mapping[str, Mapping[st
             )
 
 
-def _norm_entries(
-    model: nn.Module, graph: ChannelGraph, group: HostGroup, layer: str, known: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _norm_entries(model: nn.Module, group: HostGroup, layer: str, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Alignment of the batch norms whose channels are exactly those of the group, in the group's order."""
     configured = {name for entry in known for name in entry["op_names"]}
     rows = next(units for name, units in producers(group).items() if name == layer)

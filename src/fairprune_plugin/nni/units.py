@@ -3,7 +3,7 @@
 Two kinds of unit sets. *Blocks* need no graph: a unit is a block of a target (a weight, a row, a tile), shared by
 the targets of a dependency group, with the rows of biases and batch norms that align with it. *Channels* come
 from the dependency graph: the in-channel weights of every consumer are masked, which is exact and keeps the
-gradient of hidden channels alive (METHOD section 4); the rows NNI asks for are masked once training is over.
+gradient of hidden channels alive (docs/method.md); the rows NNI asks for are masked once training is over.
 """
 
 from __future__ import annotations

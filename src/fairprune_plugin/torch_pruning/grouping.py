@@ -1,8 +1,8 @@
 """From Torch-Pruning's dependency graph to groups of channels a mask can hide.
 
-The rule (METHOD section 4): a channel is hidden by zeroing the in-channel weights of *every consumer*. That is
-exact whatever the layers in between do to a single channel, and it keeps the score's gradient alive, because
-the producers still run.
+The rule (docs/method.md, "Where the mask is multiplied in"): a channel is hidden by zeroing the in-channel weights of
+*every consumer*. That is exact whatever the layers in between do to a single channel, and it keeps the score's gradient
+alive, because the producers still run.
 """
 
 from __future__ import annotations

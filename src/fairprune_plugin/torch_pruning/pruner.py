@@ -57,7 +57,7 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         example_inputs: For tracing, as in Torch-Pruning.
         importance: Optional Torch-Pruning importance whose values are the scores before the first mask step;
             default: the group magnitude. From then on scores are learned.
-        constraint: One, several (about the same groups) or none: then it is plain bi-level pruning.
+        constraint: One, several (each about groups of its own) or none: then it is plain bi-level pruning.
         total_steps: Training steps (calls of :meth:`regularize`) of the whole run; may be left to :meth:`fit`.
         target: What ``pruning_ratio`` is a share of: ``"channels"`` as in Torch-Pruning, ``"params"`` or
             ``"macs"``: then one global budget is shared out over all layers by score per cost.
@@ -154,13 +154,17 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         self.engine.timetable = timetable_of_round(self, total_steps)
         self.lagrangian.plan(total_steps)
 
-    def loss(self, logits: Tensor, targets: Tensor, sensitive: Any = None) -> Tensor:
+    def loss(
+        self, logits: Tensor, targets: Tensor, sensitive: Any = None, *, task_loss: Tensor | None = None
+    ) -> Tensor:
         """Task loss plus multipliers times surrogate violations of a batch; call ``backward()`` on it.
 
         Args:
             logits: ``(N,)``, ``(N, 1)`` (binary), ``(N, C)``, or ``(N, L)`` of labels.
             targets: ``(N,)`` class ids, or ``(N, L)``.
             sensitive: ``(N,)`` group ids of the samples, ``(N, A)``, or a mapping of ``(N,)`` ids.
+            task_loss: Of this batch, a scalar, where you have computed it yourself (auxiliary heads, distillation, weights
+                of samples); default: that of the pruner.
 
         Raises:
             DataError: For a batch that does not fit the constraint.
@@ -169,7 +173,7 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         if not self._optimizer_steps.watched:
             check_parameters(self.model, self.host_groups)
             self._optimizer_steps.watch(self.engine.trained.parameters)
-        return self.engine.loss(logits, targets, sensitive)
+        return self.engine.loss(logits, targets, sensitive, task_loss=task_loss)
 
     def regularize(
         self,
@@ -179,11 +183,11 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         scaler: Any = None,
         optimizer: Optimizers | None = None,
     ) -> None:
-        """The alternation, between ``backward()`` and ``optimizer.step()``: a weight step or a mask step.
+        """One step of both levels, between ``backward()`` and ``optimizer.step()``.
 
-        On a weight step, hidden weights lose their gradient; on a mask step the scores and the mask move and
-        (unless ``joint``) all gradients are consumed, so that the optimizer's step leaves the weights alone.
-        Multipliers and the sparsity schedule advance as well.
+        While the mask is learned, scores and mask move first; gradients are then those of the weights that are shown. With
+        ``joint=False`` every other such step is a mask step, which uses all gradients up, so that the optimizer's step
+        leaves the weights alone. Multipliers and the sparsity schedule advance as well.
 
         Args:
             model: The pruner's model, or a wrapper around it (data parallel, compiled).

@@ -33,8 +33,8 @@ class BiFPCallback(Callback):  # type: ignore[misc]
 
     The module's ``training_step`` returns a dict with ``"loss"`` (its task loss), ``"logits"``, ``"targets"`` and
     ``"sensitive"``; the callback adds the penalties to the loss. (A ``training_step`` that calls ``pruner.loss(…)`` itself
-    may return that.) Between the last backward pass of an optimizer step and clipping, the weight step or mask step is
-    made; at the end of ``fit`` the channels are removed. Callback state goes into Lightning's checkpoints.
+    may return that.) Between the last backward pass of an optimizer step and clipping, the step of weights and mask
+    is made; at the end of ``fit`` the channels are removed. Callback state goes into Lightning's checkpoints.
 
     Args:
         pruner: A :class:`~..torch_pruning.BiFPPruner` over the module, or over a network inside it; without ``total_steps``

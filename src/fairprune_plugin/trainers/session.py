@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import shown
+from ..checks import one_of, shown, whole_number
 from ..engine.batches import Forward, default_forward
 from ..engine.beside import beside
 from ..engine.evaluate import evaluate
@@ -17,6 +17,7 @@ from ..engine.history import history_row
 from ..engine.metrics import as_hooks, step_row
 from ..engine.preflight import check_walkable, length
 from ..engine.result import HistoryRow
+from ..engine.running_mean import RunningMean
 from ..engine.snapshots import GAP, UPPER_BOUND, BestSnapshot
 from ..engine.validation_stream import ValidationStream
 from ..errors import ConfigError, TrainingStateError
@@ -59,10 +60,9 @@ class Session:
     ) -> None:
         _check_pruner(pruner)
         for name, value in (("dual_every", dual_every), ("validate_every", validate_every)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigError(f"expected {name} as a positive whole number of steps, got {value!r}")
-        if select_by not in (GAP, UPPER_BOUND):
-            raise ConfigError(f"unknown select_by {select_by!r}: choose one of {GAP}, {UPPER_BOUND}")
+            if value is not None:
+                whole_number(name, value, 1, "steps")
+        one_of("select_by", select_by, (GAP, UPPER_BOUND))
         check_walkable(validation, VALIDATION)
         self.pruner = pruner
         self.remove = remove
@@ -73,7 +73,7 @@ class Session:
         self._dual_every = dual_every
         self._validate_every = validate_every
         self.snapshots = BestSnapshot(select_by)
-        self.loss_mean: Tensor | None = None
+        self.loss_mean = RunningMean()
         self._losses_of_this_step = 0
         self._stepped = False
         self.stream: ValidationStream | None = None
@@ -122,15 +122,7 @@ class Session:
             sensitive: See there.
             task_loss: The task loss, if the trainer has computed it; default: the pruner's own.
         """
-        lagrangian = self.pruner.lagrangian
-        own = lagrangian.task_loss
-        if task_loss is not None:
-            given: Tensor = task_loss
-            lagrangian.task_loss = lambda *_: given
-        try:
-            total: Tensor = self.pruner.loss(logits, targets, sensitive)
-        finally:
-            lagrangian.task_loss = own
+        total: Tensor = self.pruner.loss(logits, targets, sensitive, task_loss=task_loss)
         if torch.is_grad_enabled():
             self.note_loss(total)
         return total
@@ -138,8 +130,7 @@ class Session:
     def note_loss(self, loss: Tensor) -> None:
         """A loss of training that was computed, here or with ``pruner.loss``: enters the running mean."""
         self._losses_of_this_step += 1
-        value = loss.detach()
-        self.loss_mean = value if self.loss_mean is None else 0.95 * self.loss_mean + 0.05 * value
+        self.loss_mean.update(loss)
 
     @property
     def has_loss(self) -> bool:
@@ -152,7 +143,7 @@ class Session:
         return self._stepped
 
     def before_update(self, scaler: Any = None, optimizer: Any = None) -> None:
-        """Between the last backward pass and the optimizer's update: a weight step or a mask step.
+        """Between the last backward pass and the optimizer's update: one step of weights and mask.
 
         Args:
             scaler: The trainer's ``torch.amp.GradScaler``, if it has one; it may have unscaled the gradients already.
@@ -179,7 +170,7 @@ class Session:
         if self.stream is not None and engine.step_index % self._dual_every == 0:
             self.stream.dual_step(self.pruner.model, self.pruner.lagrangian)
         if self.metrics:
-            row = step_row(engine, self._mean_loss())
+            row = step_row(engine, self.loss_mean.tensor)
             for hook in self.metrics:
                 hook.on_step(row)
         every = self._validate_every or max(1, self.pruner.total_steps // 20)
@@ -188,7 +179,7 @@ class Session:
 
     def step_scalars(self) -> dict[str, float]:
         """What there is to log of the last step; reads values off the device."""
-        return step_row(self.pruner.engine, self._mean_loss()).scalars()
+        return step_row(self.pruner.engine, self.loss_mean.tensor).scalars()
 
     def end(self) -> bool:
         """At the end of training: the best moment is restored and the channels are removed. Returns whether they were.
@@ -247,16 +238,13 @@ class Session:
                 f"model.to({str(moved)!r}), then build the pruner"
             )
 
-    def _mean_loss(self) -> Tensor:
-        return torch.tensor(float("nan")) if self.loss_mean is None else self.loss_mean
-
     def _evaluate(self) -> dict[str, float]:
         pruner = self.pruner
         assert self._validation is not None
         evaluation = evaluate(
             pruner.model, self._validation, pruner.lagrangian, split=VALIDATION, forward=self._forward
         )
-        row = history_row(pruner.engine, evaluation, loss=float(self._mean_loss()), last_round=True)
+        row = history_row(pruner.engine, evaluation, loss=self.loss_mean.value, last_round=True)
         self.history.append(row)
         for hook in self.metrics:
             hook.on_evaluation(row)

@@ -24,7 +24,7 @@ def session_state(session: Session) -> dict[str, Any]:
         "stream": None if session.stream is None else session.stream.state_dict(),
         "snapshot": snapshot_state(session.snapshots.best),
         "history": [asdict(row) for row in session.history],
-        "loss_mean": session.loss_mean,
+        "loss_mean": session.loss_mean.value,
     }
 
 
@@ -49,7 +49,6 @@ def load_session_state(session: Session, state: Any) -> None:
     session.pruner.load_state_dict(state["pruner"])
     session.snapshots.best = snapshot_from(state["snapshot"], session.pruner.lagrangian.trackers)
     session.history[:] = [row_from(row) for row in state["history"]]
-    mean = state["loss_mean"]
-    session.loss_mean = None if mean is None else mean.to(session.pruner.engine.weights.keep.device)
+    session.loss_mean.value = state["loss_mean"]
     if session.stream is not None:
         session.stream.load_state_dict(state["stream"], session.pruner.lagrangian)

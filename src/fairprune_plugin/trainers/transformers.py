@@ -30,7 +30,7 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
     """Prunes under the constraint while the trainer trains: ``BiFPCallback(pruner).attach(trainer)``.
 
     The penalties are added to the trainer's ``compute_loss_func``, or to the pruner's task loss if there is none. After
-    the last backward pass of an optimizer step (and the trainer's clipping) the weight step or mask step is made; at the
+    the last backward pass of an optimizer step (and the trainer's clipping) the step of weights and mask is made; at the
     end of training the channels are removed. The callback's state lies beside the trainer's checkpoints.
 
     Args:

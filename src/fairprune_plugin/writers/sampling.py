@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigError
+from ..checks import whole_number
 
 
 def checked_every(every: int) -> int:
@@ -11,6 +11,4 @@ def checked_every(every: int) -> int:
     Raises:
         ConfigError: If it is not a positive whole number.
     """
-    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-        raise ConfigError(f"expected every as a positive whole number of training steps, got {every!r}")
-    return every
+    return whole_number("every", every, 1, "training steps")
