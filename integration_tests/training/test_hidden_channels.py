@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from driving import SGD, SmallCNN, SmallMLP, batches_for, drive, kept_of, small_pruner
 from fairprune_plugin import EqualOpportunity
@@ -136,3 +136,41 @@ def test_a_hidden_channel_is_scored_and_returns_as_it_left() -> None:
     # Every mask step moved the hidden channel's score by the decay of the running mean and a gradient.
     for step in range(3, 21, 2):
         assert scores[step] > 0.9 * scores[step - 2]
+
+
+class GatedBranches(nn.Module):
+    """``cat(a, b) · c``: the branches have some channels of the gate's group each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+        self.c, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        gated = torch.cat([self.a(x), self.b(x)], 1) * self.c(x).sigmoid()
+        y: Tensor = self.head(gated.mean((2, 3)))
+        return y
+
+
+@pytest.mark.parametrize("target", ["channels", "params"])
+@pytest.mark.parametrize("round_to", [None, 2])
+def test_no_branch_of_a_concatenation_loses_all_its_channels(target: str, round_to: int | None) -> None:
+    torch.manual_seed(0)
+    model, x = GatedBranches(), torch.randn(4, 3, 8, 8)
+    model.b.weight.data.mul_(30)  # ranked together, every channel of a goes before one of b
+    pruner = BiFPPruner(
+        model, x, pruning_ratio=0.6, target=target, round_to=round_to, ignored_layers=[model.head], total_steps=4
+    )
+    optimizer = SGD(model.parameters(), lr=0.01)
+    for _ in range(4):
+        optimizer.zero_grad()
+        pruner.loss(model(torch.randn(16, 3, 8, 8)), torch.arange(16) % 2).backward()
+        pruner.regularize(model)
+        optimizer.step()
+    masked = model.eval()(x)
+    pruner.step()
+    torch.testing.assert_close(model(x), masked, rtol=1e-4, atol=1e-6)
+    assert 1 <= model.a.out_channels < 4
+    assert model.a.out_channels + model.b.out_channels == model.c.out_channels < 8
+    assert pruner.rebuild_optimizer(optimizer).param_groups

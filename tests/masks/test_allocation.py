@@ -24,23 +24,42 @@ from fairprune_plugin.masks.cost import CostModel, parameter_entries
 from fairprune_plugin.masks.masked_weights import MaskedWeights
 from toy_networks import Chain
 
+Parts = tuple[torch.Tensor, ...]
 
-def limits_of(sizes: list[int], floors: list[int], multiples: list[int]) -> list[GroupLimits]:
+
+def limits_of(
+    sizes: list[int], floors: list[int], multiples: list[int], parts: list[Parts] | None = None
+) -> list[GroupLimits]:
     out, start = [], 0
-    for size, floor, multiple in zip(sizes, floors, multiples, strict=True):
-        out.append(GroupLimits(slice(start, start + size), floor, multiple))
+    parts = parts or [()] * len(sizes)
+    for size, floor, multiple, own in zip(sizes, floors, multiples, parts, strict=True):
+        out.append(GroupLimits(slice(start, start + size), floor, multiple, own))
         start += size
     return out
 
 
 @st.composite
 def groups(draw: st.DrawFn, multiples: tuple[int, ...] = (1,)) -> tuple[list[GroupLimits], torch.Tensor]:
-    """One to four groups with floors, and scores with ties."""
+    """One to four groups with floors, some of them of two or three branches, and scores with ties."""
     sizes = draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
     chosen = [draw(st.sampled_from(multiples)) for _ in sizes]
-    floors = [floor_units(s, draw(st.sampled_from([0.5, 0.9, 1.0])), m) for s, m in zip(sizes, chosen, strict=True)]
+    parts = [torch.arange(size).chunk(draw(st.integers(1, min(3, size)))) for size in sizes]
+    parts = [own if len(own) > 1 else () for own in parts]
+    ratios = [draw(st.sampled_from([0.5, 0.9, 1.0])) for _ in sizes]
+    floors = [
+        floor_units(size, ratio, multiple, max(1, len(own)))
+        for size, ratio, multiple, own in zip(sizes, ratios, chosen, parts, strict=True)
+    ]
     scores = draw(st.lists(st.integers(0, 9), min_size=sum(sizes), max_size=sum(sizes)))
-    return limits_of(sizes, floors, chosen), torch.tensor(scores, dtype=torch.float32)
+    return limits_of(sizes, floors, chosen, parts), torch.tensor(scores, dtype=torch.float32)
+
+
+def best_first(scores: torch.Tensor, group: GroupLimits) -> torch.Tensor:
+    """Scores of a group in which the best of each part is beyond all others."""
+    own = scores[group.units].clone()
+    for part in group.parts:
+        own[part[own[part].argmax()]] = 10
+    return own
 
 
 def kept_of(keep: torch.Tensor, limits: list[GroupLimits]) -> list[int]:
@@ -88,9 +107,10 @@ def test_a_scope_keeps_its_share_and_every_floor(data, twentieths: int) -> None:
     assert all(k >= group.floor >= 1 for k, group in zip(kept, limits, strict=True))
     exact = math.floor(total * (1 - Fraction(twentieths, 20)))
     assert sum(kept) == max(exact, sum(group.floor for group in limits))
-    # Within a group the best stay.
+    # Within a group the best stay, and one unit of every branch.
     for group in limits:
-        inside, scored = keep[group.units], scores[group.units]
+        inside, scored = keep[group.units], best_first(scores, group)
+        assert all(inside[part].any() for part in group.parts)
         if inside.any() and not inside.all():
             assert float(scored[inside].min()) >= float(scored[~inside].max())
 
@@ -103,6 +123,7 @@ def test_multiples(data, twentieths: int) -> None:
         kept = int(keep[group.units].sum())
         assert kept >= group.floor
         assert kept % group.multiple == 0 or kept in (group.floor, group.size)
+        assert all(keep[group.units][part].any() for part in group.parts)
         exact = math.floor(group.size * (1 - Fraction(twentieths, 20)))
         assert kept <= max(exact, group.floor)  # rounded down, as the host does
         assert keep.sum() - kept == len(scores) - group.size, "groups outside the scope stay whole"
@@ -160,6 +181,14 @@ def test_size_budget_is_met_to_within_a_unit(scores: torch.Tensor, share: float)
         inside, scored = keep[group.units], scores[group.units]
         if not inside.all():
             assert float(scored[inside].min()) >= float(scored[~inside].max())
+
+
+@given(SCORES, st.floats(0.05, 1.1), st.sampled_from([1, 2]))
+def test_a_size_budget_leaves_one_unit_to_every_branch(scores: torch.Tensor, share: float, multiple: int) -> None:
+    cost, halves = chain_cost(), torch.arange(6).chunk(2)
+    limits = limits_of([*WIDTHS], [2, multiple], [multiple] * 2, [halves, ()])
+    keep = keep_by_size(scores, limits, cost, share * cost.dense, start=EVERYONE, groups=[0, 1])
+    assert all(keep[:6][half].any() for half in halves)
 
 
 @given(SCORES, st.lists(st.floats(0.1, 1.0), min_size=2, max_size=5), st.sampled_from([1, 2, 3]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,15 +30,22 @@ class GroupLimits:
         units: Slice of the group in the flat vector of units.
         floor: Units that always stay, at least 1.
         multiple: Kept units are a multiple of this, as far as the floor and the group's size allow.
+        parts: Units ``(k,)``, counted from the group's first, of layers that have some of them only (those under a
+            concatenation): one unit of each stays. The floor is at least their number.
     """
 
     units: slice
     floor: int
     multiple: int = 1
+    parts: tuple[Tensor, ...] = ()
 
     @property
     def size(self) -> int:
         return int(self.units.stop - self.units.start)
+
+    def to(self, device: torch.device) -> GroupLimits:
+        """The same for scores on a device."""
+        return replace(self, parts=tuple(part.to(device) for part in self.parts))
 
     def rounded(self, kept: Tensor, *, up: bool) -> Tensor:
         """Number of kept units (0-d int64) after rounding to the multiple, within [floor, size]."""
@@ -61,9 +68,9 @@ class RankingScope:
     initial_units: int
 
 
-def floor_units(num_units: int, max_pruning_ratio: float, multiple: int) -> int:
-    """Units that must stay: at least one, at least ``1 − max_pruning_ratio`` of them, a whole multiple."""
-    floor = max(1, math.ceil(num_units * (1 - max_pruning_ratio) - 1e-9))
+def floor_units(num_units: int, max_pruning_ratio: float, multiple: int, least: int = 1) -> int:
+    """Units that must stay: at least ``least``, at least ``1 − max_pruning_ratio`` of them, a whole multiple."""
+    floor = max(least, math.ceil(num_units * (1 - max_pruning_ratio) - 1e-9))
     return min(num_units, math.ceil(floor / multiple) * multiple)
 
 
@@ -202,10 +209,17 @@ def check_reachable(
         )
 
 
+def _order(scores: Tensor, limits: GroupLimits) -> Tensor:
+    """Units of a group, counted from its first, in the order in which they may go; the best of each part goes last."""
+    own = scores[limits.units]
+    for part in limits.parts:
+        own = own.index_fill(0, part[own[part].argmax()].reshape(1), torch.inf)
+    return torch.argsort(own, stable=True)
+
+
 def _unprotected(scores: Tensor, limits: GroupLimits) -> Tensor:
     """Units of a group that may go: all but the best ``floor`` ones."""
-    order = torch.argsort(scores[limits.units], stable=True) + limits.units.start
-    candidates: Tensor = order[: limits.size - limits.floor]
+    candidates: Tensor = _order(scores, limits)[: limits.size - limits.floor] + limits.units.start
     return candidates
 
 
@@ -215,5 +229,5 @@ def _round(keep: Tensor, scores: Tensor, limits: GroupLimits, *, up: bool) -> No
     kept = keep[limits.units].sum()
     wanted = limits.rounded(kept, up=up)
     # The order in which units go elsewhere, so that equal scores are resolved alike and masks stay nested.
-    rank = torch.argsort(torch.argsort(scores[limits.units], stable=True))
+    rank = torch.argsort(_order(scores, limits))
     keep[limits.units] = torch.where(wanted == kept, keep[limits.units], rank >= limits.size - wanted)

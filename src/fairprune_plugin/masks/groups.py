@@ -112,6 +112,13 @@ class ChannelGroup:
     def sites(self) -> tuple[ChannelSite, ...]:
         return self.masked + self.carried
 
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """Units ``(k,)`` of layers that have some of them only, each set once: those of the branches of a concatenation."""
+        of_layers = [torch.unique(site.unit) for site in self.sites]
+        found = {tuple(units.tolist()): units for units in of_layers if len(units) < self.num_units}
+        return tuple(found.values())
+
     def in_copy(self, parameters: Mapping[int, Tensor], modules: Mapping[int, nn.Module]) -> ChannelGroup:
         """The same channels in a copy of the model.
 

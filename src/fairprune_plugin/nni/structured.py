@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import ConfigError, UnsupportedModelError
 from ..torch_pruning.grouping import HostGroup
-from ..torch_pruning.selfcheck import Run, check, randomise_norms
+from ..torch_pruning.selfcheck import Run, check, grow, randomise_norms
 from . import config_list as configs
 from .graph import ChannelGraph, check_unwrapped, outputs, producers, unit_of_row
 
@@ -168,6 +168,7 @@ def _self_check(model: nn.Module, dummy_input: Any, layers: list[str]) -> None:
     def rebuild() -> tuple[Any, list[HostGroup], Run]:
         twin, inputs = copy.deepcopy((model, dummy_input))
         randomise_norms(twin, torch.Generator().manual_seed(0))
+        grow(parameter for parameter in twin.parameters() if parameter.dim() > 1)
         graph = ChannelGraph(twin, inputs, layers)
         return graph.host, graph.groups, lambda: outputs(twin, dummy_input)
 

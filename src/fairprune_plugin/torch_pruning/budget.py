@@ -71,10 +71,11 @@ class Budget:
             # Which heads or channels go there is not known yet, but how many.
             others = keep_by_channels(torch.ones(weights.num_units), self.limits, self._scopes, 1.0)
             check_reachable(self.limits, self._cost, self._size_due(1.0), asked, self._sized, start=others)
-            self._cost.to(weights.keep.device)  # where the scores are: the projection stays there
+        self.to(weights.keep.device)  # where the scores are: the projection stays there
 
     def to(self, device: torch.device) -> None:
         """Projects scores that are on a device from now on."""
+        self.limits = [limits.to(device) for limits in self.limits]
         if self._sized:
             self._unit_costs = self._unit_costs.to(device)
             self._cost.to(device)

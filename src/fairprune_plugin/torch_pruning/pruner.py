@@ -37,6 +37,7 @@ from .readiness import check_ready
 from .removal import HeadDims, pruning_groups
 from .renewal import ParameterRenewal, Renewed
 from .rounds import begin_next_round, bind_groups, timetable_of_round
+from .same_outputs import SameOutputs
 from .selfcheck import check_on_copies
 from .sharding import Sharding
 from .sizes import ModelSizes
@@ -305,6 +306,7 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
 
     def _remove(self) -> Iterator[Any]:
         self._sizes.dense()
+        outputs = SameOutputs(self.model, self._example)
         weights = self.engine.weights
         self.engine.norms.release()
         renewal = ParameterRenewal(self.model, weights)
@@ -314,4 +316,5 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         head_dims.update()
         self._renewed = renewal.complete(self.model)
         self._optimizer_steps.stop()
+        outputs.warn_if_changed()
         begin_next_round(self, weights.keep)

@@ -96,8 +96,9 @@ def group_limits(
         if round_to and not group.heads:
             multiple = round_to // math.gcd(round_to, channels.channels_per_unit)
         dense = initial.setdefault(channels.name, channels.num_units)
-        floor = floor_units(dense, max_pruning_ratio, multiple)
+        parts = tuple(units.cpu() for units in channels.parts)
+        floor = floor_units(dense, max_pruning_ratio, multiple, max(1, len(parts)))
         floor = min(max(floor, group.least_units), channels.num_units)
-        limits.append(GroupLimits(slice(start, start + channels.num_units), floor, multiple))
+        limits.append(GroupLimits(slice(start, start + channels.num_units), floor, multiple, parts))
         start += channels.num_units
     return limits

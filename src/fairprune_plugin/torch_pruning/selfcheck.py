@@ -18,6 +18,7 @@ from .grouping import HostGroup
 from .removal import HeadDims, pruning_groups
 from .twin import Twin
 
+MOST_GROWTH = 1e3
 TOLERANCE = 1e-3  # relative; exact architectures agree to 1e-6, inexact ones are wrong by more than 1e-2
 
 Run = Callable[[], list[Tensor]]
@@ -36,6 +37,22 @@ def randomise_norms(model: nn.Module, generator: torch.Generator) -> None:
                 parameter.add_(_normal(parameter, generator) * 0.2)
 
 
+def grow(matrices: Iterable[Tensor]) -> None:
+    """Small matrices keep the size of what they multiply from now on: over small numbers, such as the scores of a fresh
+    transformer, a softmax is flat, which would hide what is inexact."""
+    with torch.no_grad():
+        for matrix in matrices:
+            gain = (matrix.square().mean() * (matrix.numel() // len(matrix))).sqrt()
+            matrix.mul_((1 / gain.clamp_min(1 / MOST_GROWTH)).clamp_min(1))
+
+
+def uneven_half(units: int, generator: torch.Generator) -> Tensor:
+    """About half of a group's units, ``(k,)`` int64, at random, but more of its first half than of its second: a model that
+    cuts a tensor into equal parts runs on if each of them happens to lose as many channels."""
+    first, second = (torch.randperm(size, generator=generator) for size in (units // 2, units - units // 2))
+    return torch.cat([first[: -(-3 * len(first) // 4)], second[: len(second) // 4] + len(first)])
+
+
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator).to(like)
 
@@ -48,15 +65,13 @@ def outputs_of(model: nn.Module, run: Run) -> list[Tensor]:
 
 
 def masked_equals_pruned(pruner: Any, groups: Sequence[HostGroup], chosen: Sequence[int], run: Run, seed: int) -> bool:
-    """Hides half of the units of the chosen groups at random, compares, and prunes them (the model is used up)."""
+    """Hides about half of the units of the chosen groups, compares, and prunes them (the model is used up)."""
     generator = torch.Generator().manual_seed(seed)
     weights = MaskedWeights(tuple(group.channels for group in groups))
     norms = MaskedNorms(weights)
     keep = torch.ones(weights.num_units, dtype=torch.bool)
     for index in chosen:
-        units = groups[index].channels.num_units
-        order = torch.randperm(units, generator=generator)
-        keep[order[: units // 2] + weights.offsets[index]] = False
+        keep[uneven_half(groups[index].channels.num_units, generator) + weights.offsets[index]] = False
     weights.restore(keep, [None] * len(weights.parameters))  # nothing is held aside: no channel of the copy returns
     norms.refresh()
     roots = {group.root for group in groups}
@@ -79,7 +94,7 @@ def masked_equals_pruned(pruner: Any, groups: Sequence[HostGroup], chosen: Seque
         pruned = outputs_of(pruner.model, run)
     except (RuntimeError, ValueError, IndexError, KeyError, AttributeError, AssertionError):
         return False  # the host's graph does not fit the model: the pruned network does not even run
-    return len(masked) == len(pruned) and all(_close(a, b) for a, b in zip(masked, pruned, strict=True))
+    return len(masked) == len(pruned) and all(close(a, b) for a, b in zip(masked, pruned, strict=True))
 
 
 @contextmanager
@@ -94,7 +109,8 @@ def _waiting_for(layers: Iterable[nn.Module]) -> Iterator[set[nn.Module]]:
             handle.remove()
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def close(a: Tensor, b: Tensor) -> bool:
+    """Of one shape, and equal relative to the largest value."""
     if a.shape != b.shape:
         return False
     scale = float(a.abs().max().clamp_min(1e-12)) if a.numel() else 1.0
@@ -115,6 +131,7 @@ def check_on_copies(pruner: Any, example: Example) -> None:
     def rebuild_copy() -> tuple[Any, list[HostGroup], Run]:
         twin = Twin(pruner, example)
         randomise_norms(twin.model, torch.Generator().manual_seed(0))
+        grow(twin.masked)
         return twin, twin.groups, lambda: twin.example.outputs(twin.model)
 
     with warnings.catch_warnings():

@@ -32,6 +32,7 @@ class Twin:
         groups: The groups, over the copy's layers and parameters.
         num_heads: The host's bookkeeping of attention heads, by the copy's layers.
         out_channel_groups: The same of groups of channels.
+        masked: The copy's own matrices, each once: those that masks multiply.
     """
 
     def __init__(self, pruner: Any, example: Example) -> None:
@@ -47,6 +48,8 @@ class Twin:
         self.num_heads = {modules[layer]: heads for layer, heads in pruner.num_heads.items()}
         self.out_channel_groups = {modules[layer]: number for layer, number in pruner.out_channel_groups.items()}
         self.groups = [_over(group, modules, parameters) for group in pruner.host_groups]
+        sites = [site.parameter for group in self.groups for site in group.channels.masked]
+        self.masked = list({id(parameter): parameter for parameter in sites if parameter.dim() > 1}.values())
 
 
 def _over(
