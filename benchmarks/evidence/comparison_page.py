@@ -39,8 +39,10 @@ methods in at least {enough} settings the mean over the settings of the paired d
 first), with its interval over settings. Settings share images, so that they are not quite independent of each other:
 """
 WITHIN = """\
-How many runs end with a test gap that is *within* (the tolerance and the half width of the gap's own interval), over the
-settings that were run at every ratio and the methods that were run on all of these:
+How many runs end with a test gap of at most the tolerance *and* the half width of the gap's own interval, then how many of
+at most the tolerance, over the settings that were run at every ratio and the methods that were run on all of these. On small
+groups the interval is as wide as the tolerance, so that the dense model (without any pruning) tells what the first number is
+worth:
 """
 
 

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from .records import Row
 from .statistics import AHEAD, ALIKE, BEHIND, TRADES, Comparison, compare, standing
-from .tables import against, by_method, by_setting, standings, within
+from .tables import against, by_method, by_setting, met, standings, within
 
 OWN = "bifp"
 TITLES = {AHEAD: "ahead", ALIKE: "no difference", TRADES: "trades", BEHIND: "behind"}
@@ -59,21 +59,16 @@ def tally_table(rows: Sequence[Row], ratios: Collection[float]) -> str:
 
 def within_table(rows: Sequence[Row], ratios: Collection[float]) -> str:
     """By method and ratio; nothing if no setting was run at each of these ratios."""
-    cells: dict[float, list[dict[str, list[Row]]]] = {}
-    for own in by_setting(rows).values():
-        pruned = [row for row in own if row["method"] != "dense"]
-        if {row["budget"]["ratio"] for row in pruned} == set(ratios):
-            for ratio in ratios:
-                at = [row for row in pruned if row["budget"]["ratio"] == ratio]
-                cells.setdefault(ratio, []).append(by_method(at))
-    if not cells:
-        return ""
-    everywhere = [cell for of_ratio in cells.values() for cell in of_ratio]
+    complete = [own for own in by_setting(rows).values() if set(ratios) <= {row["budget"]["ratio"] for row in own}]
+    # The dense model has no ratio: it stands beside every one of them.
+    cells = {
+        ratio: [by_method([row for row in own if row["budget"]["ratio"] in (ratio, 0)]) for own in complete]
+        for ratio in ratios
+    }
     lines = ["| method | " + " | ".join(f"{ratio:.0%}" for ratio in ratios) + " |", "|---|" + "---:|" * len(ratios)]
-    for method in everywhere[0]:
-        if all(method in cell for cell in everywhere):
-            found = [[row for cell in cells[ratio] for row in cell[method]] for ratio in ratios]
-            lines.append(
-                f"| {method} | " + " | ".join(f"{sum(map(within, runs))}/{len(runs)}" for runs in found) + " |"
-            )
-    return "\n".join(lines)
+    for method in dict.fromkeys(name for of_ratio in cells.values() for cell in of_ratio for name in cell):
+        if all(method in cell for of_ratio in cells.values() for cell in of_ratio):
+            found = [[row for cell in of_ratio for row in cell[method]] for of_ratio in cells.values()]
+            counts = [f"{sum(map(within, runs))}, {sum(map(met, runs))} of {len(runs)}" for runs in found]
+            lines.append(f"| {method} | " + " | ".join(counts) + " |")
+    return "\n".join(lines) if complete else ""

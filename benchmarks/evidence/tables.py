@@ -47,6 +47,11 @@ def within(row: Row, split: str = "test") -> bool:
     return bool(found["gap"] <= row["setting"]["tolerance"] + found["half_width"])
 
 
+def met(row: Row, split: str = "test") -> bool:
+    """Whether the gap is at most the tolerance."""
+    return bool(row["splits"][split]["gap"] <= row["setting"]["tolerance"])
+
+
 def excesses(rows: Sequence[Row], split: str = "test") -> list[float]:
     """By how much the gaps exceed the tolerance; NaN where a gap is undefined."""
     return [

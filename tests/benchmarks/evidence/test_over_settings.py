@@ -25,12 +25,16 @@ def test_runs_within_the_tolerance_and_its_interval_are_counted_by_ratio() -> No
         for method, gap in (("bifp", 0.02 if ratio < 0.9 else 0.035), ("magnitude", 0.05))
     ]
     rows.append(row("smiling", "bifp", RATIOS[0], 0.06))  # another seed
-    rows.append(row("smiling", "dense", 0.0, 0.9))
+    rows += [row("smiling", "dense", 0.0, 0.9), row("bags", "dense", 0.0, 0.02)]
     rows.append(row("smiling", "lamp", RATIOS[0], 0.0))  # not run everywhere
     rows.append(row("wavy", "bifp", RATIOS[0], 0.9))  # not run at every ratio
     head, _, *lines = within_table(rows, RATIOS).splitlines()
     assert head == "| method | 20% | 50% | 70% | 90% | 95% |"
-    assert lines == ["| bifp | 2/3 | 2/2 | 2/2 | 1/2 | 1/2 |", "| magnitude | 0/2 | 0/2 | 0/2 | 0/2 | 0/2 |"]
+    assert sorted(lines) == [
+        "| bifp | 2, 2 of 3 | 2, 2 of 2 | 2, 2 of 2 | 1, 0 of 2 | 1, 0 of 2 |",
+        "| dense | 1, 1 of 2 | 1, 1 of 2 | 1, 1 of 2 | 1, 1 of 2 | 1, 1 of 2 |",
+        "| magnitude | 0, 0 of 2 | 0, 0 of 2 | 0, 0 of 2 | 0, 0 of 2 | 0, 0 of 2 |",
+    ]
 
 
 def test_without_a_setting_at_every_ratio_there_is_no_such_table() -> None:
