@@ -118,6 +118,17 @@ def test_the_smaller_model_trains_on_in_a_new_wrapper(played: dict[str, Ranks]) 
     assert len(first["criterion"]) == 8, "saliencies of both ranks' batches"
 
 
+@pytest.mark.parametrize("name", ["loop", "session"])
+def test_running_statistics_are_the_first_ranks_without_fit_too(name: str, played: dict[str, Ranks]) -> None:
+    first, second = (rank[name] for rank in played["batch_norm"])
+    assert first["samples"] == second["samples"] == 4 * 30, "the whole split of every rank counts once"
+    for what in ("accuracy", "evaluated", "snapshot", "removed"):
+        assert equal(first[what], second[what]), what
+    ours, others = first.pop("own"), second.pop("own")
+    assert equal(ours, first["evaluated"])
+    assert equal(ours, others) == (name == "session"), "one of its own, unless the last step has evaluated"
+
+
 def test_a_process_group_of_one_is_a_run_of_its_own(played: dict[str, Ranks]) -> None:
     assert [rank["size"] for rank in played["separate"]] == [1, 1]
     first, second = (rank["samples"] for rank in played["separate"])

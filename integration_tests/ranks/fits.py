@@ -17,6 +17,7 @@ from torch.utils.data.distributed import DistributedSampler
 from driving import drive
 from fairprune_plugin import AccuracyParity, DegradationParity, EqualOpportunity
 from fairprune_plugin.torch_pruning import BiFPImportance, rewrap
+from fairprune_plugin.trainers.session import Session
 
 from .parts import GROUPS, Net, data, facts, global_batches, pruner_of, shard
 
@@ -48,6 +49,43 @@ def train_on(rank: int, world: int) -> dict[str, Any]:
         "criterion": BiFPImportance(model, batches[:4])._sums_of(model.fc2),
         "alone": pruner.evaluate(batches, across_ranks=False).samples if rank == 0 else None,
     }
+
+
+def batch_norm(rank: int, world: int) -> dict[str, Any]:
+    """Loops without ``fit``, of a model whose running statistics each rank takes from its own batches."""
+    held_out = [data(30, 50 + seed) for seed in range(4)]
+    out: dict[str, Any] = {}
+    for name in ("loop", "session"):
+        torch.manual_seed(0)
+        model = Net(norm=True)
+        pruner = pruner_of(model, AccuracyParity(0.02, groups=GROUPS))
+        session = Session(pruner, validation=held_out if name == "session" else None, validate_every=8)
+        batches = [shard(batch, rank, world) for batch in global_batches()]
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        session.begin(len(batches), 0)
+        trained = DDP(model)
+        for x, y, s in batches:
+            optimizer.zero_grad()
+            session.loss(trained(x), y, s).backward()
+            session.before_update()
+            optimizer.step()
+            session.after_update()
+        own = model.norm.running_mean.clone()
+        judged = pruner.evaluate(held_out) if name == "loop" else session.history[-1]
+        evaluated = model.norm.running_mean.clone()
+        best = session.snapshots.best
+        with torch.no_grad():
+            model.norm.running_mean += rank  # as further batches do
+        session.end()
+        out[name] = {
+            "own": own,
+            "accuracy": judged.accuracy,
+            "samples": judged.samples if name == "loop" else best.evaluation.samples,
+            "evaluated": evaluated,
+            "snapshot": None if best is None else best.state,
+            "removed": dict(model.state_dict()),
+        }
+    return out
 
 
 def separate(rank: int, world: int) -> dict[str, Any]:

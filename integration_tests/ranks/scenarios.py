@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .fits import FITS, fitted, resumed, separate, train_on
+from .fits import FITS, batch_norm, fitted, resumed, separate, train_on
 from .loops import BAD, LOOPS, left_out, loop, refused
 from .mistakes import mistakes
 from .refusals import told
@@ -28,7 +28,7 @@ def data_parallel(folder: Path) -> Scenarios:
         _add(out, f"refused-{kind}", 2, refused, kind=kind)
     _add(out, "left-out", 2, left_out)
     _add(out, "other-seeds", 2, loop, seeds_differ=True, **LOOPS["gradient-rule"])
-    for function in (mistakes, train_on, separate):
+    for function in (mistakes, train_on, batch_norm, separate):
         _add(out, function.__name__, 2, function)
     _add(out, "train_on-single", 1, train_on)
     for name, options in FITS.items():

@@ -16,7 +16,7 @@ from ..fairness.evaluation import Evaluation
 from ..fairness.evaluator import Evaluator
 from ..fairness.lagrangian import Lagrangian
 from .batches import Batch, Forward, check_iterable, default_forward, read_batch
-from .data_parallel import different_data
+from .data_parallel import different_data, share_buffers
 
 
 @contextmanager
@@ -53,7 +53,8 @@ def evaluate(
         forward: ``(model, x) → logits``.
         dense: Whether this is the dense model, whose rates degradation parity shall compare with from now on.
         across_ranks: Whether the ranks of the Lagrangian each look at their loader and then count together; all of them
-            must call this. If all have the same data, those count once.
+            must call this. If all have the same data, those count once. Buffers (running statistics) become the first
+            rank's.
         shard_of: The loader of which ``loader`` is a part; it says whether ranks have different samples.
         in_step: Whether each forward pass takes all ranks, as that of a sharded model does.
 
@@ -82,6 +83,7 @@ def evaluate(
         return evaluator.state_dict()
 
     if across_ranks and lagrangian.ranks.size > 1:
+        share_buffers(model, lagrangian.ranks)
         parts = lagrangian.ranks.collect(own_part)
         evaluator.take(different_data(parts, loader if shard_of is None else shard_of, Evaluator.of_the_same_data))
     else:

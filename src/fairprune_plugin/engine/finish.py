@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..fairness.evaluation import Evaluation
-from .data_parallel import average_batch_norm, share_buffers
+from .data_parallel import average_batch_norm
 from .evaluate import recalibrate_batch_norm
 from .message import message
 from .result import FitResult, Size
@@ -31,7 +31,6 @@ def finish(run: Run, before: Evaluation, dense: Size) -> FitResult:
     to_average(run.optimizer, host.engine.weights)
     if run.snapshots.best is not None:
         run.snapshots.restore(host.model)
-    share_buffers(host.model, run.ranks)
     host.remove_round()
     optimizer = host.rebuild_optimizer(run.optimizer)
     after = _recalibrated(run, run.evaluation.held_out())

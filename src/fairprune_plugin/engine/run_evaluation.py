@@ -11,7 +11,6 @@ from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN, VALIDATION
 from .batches import Forward
 from .beside import beside
-from .data_parallel import share_buffers
 from .evaluate import evaluate
 from .preflight import length
 from .randomness import generator_states, random_state, set_generator_states, set_random_state
@@ -53,7 +52,6 @@ class RunEvaluation:
     def of_dense_model(self) -> Evaluation:
         """Dense rates of every split a constraint will be compared on, and the "before" of the report."""
         lagrangian, model, forward = self._host.lagrangian, self._host.model, self._forward
-        share_buffers(model, lagrangian.ranks)
         # Also where the whole data tell which groups are large enough to be constrained.
         needed = any(c.relative_to_dense or c.min_group_size for c in lagrangian.constraints)
         train = None
@@ -95,5 +93,4 @@ class RunEvaluation:
     def _of(self, loader: Iterable[Any], split: str, *, shard_of: Iterable[Any] | None = None) -> Evaluation:
         self.passes += length(loader) or 0
         lagrangian, model = self._host.lagrangian, self._host.model
-        share_buffers(model, lagrangian.ranks)
         return evaluate(model, loader, lagrangian, split=split, forward=self._forward, shard_of=shard_of)

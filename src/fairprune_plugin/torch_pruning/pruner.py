@@ -13,7 +13,7 @@ from ..checks import flag, function, whole_number
 from ..distributed import Ranks
 from ..engine.bilevel import BiLevelEngine
 from ..engine.config import BiLevelConfig
-from ..engine.data_parallel import refuse_join
+from ..engine.data_parallel import refuse_join, share_buffers
 from ..engine.loss_scaling import Optimizers, unscale
 from ..engine.optimizers import rebuild
 from ..engine.result import Size
@@ -233,7 +233,7 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         Afterwards the model's parameters are new tensors: the old optimizer refuses to step, continue with
         :meth:`rebuild_optimizer`. Under data parallelism every rank calls it, and the wrapper is stale as well:
         ``ddp = rewrap(ddp)``. The weights of a sharded copy (:meth:`attach`) come into the pruner's own model first, which
-        is the smaller one afterwards; the copy is left as it is.
+        is the smaller one afterwards; the copy is left as it is. Buffers (running statistics) become the first rank's.
 
         Args:
             interactive: Yield the pruning groups instead, each to be pruned by the caller with ``.prune()``,
@@ -245,6 +245,7 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         """
         check_ready(self)
         self._detach()
+        share_buffers(self.model, self.lagrangian.ranks)
         self.current_step += 1
         if interactive:
             return self._remove()

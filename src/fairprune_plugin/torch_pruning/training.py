@@ -10,7 +10,7 @@ import torch
 
 from ..engine.batches import Forward, default_forward
 from ..engine.census import discover_groups, read_labels
-from ..engine.data_parallel import Wrap, share_buffers
+from ..engine.data_parallel import Wrap
 from ..engine.evaluate import evaluate
 from ..engine.fit import Run
 from ..engine.latency import latency_ms
@@ -179,8 +179,6 @@ class Training:
                 "a sharded model cannot be evaluated by one rank alone: call evaluate(loader) on every rank, or "
                 "pruner.gather() on every rank and then look at the pruner's own model"
             )
-        if sharded:
-            share_buffers(self.engine.model, ranks)
         return evaluate(
             self.engine.model,
             loader,
