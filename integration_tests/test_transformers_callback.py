@@ -204,10 +204,10 @@ def with_validation(model: Net) -> BiFPCallback:
 
 
 def test_the_trainers_checkpoint_brings_everything_back(tmp_path: Path) -> None:
-    def made(folder: str, *more: Any) -> tuple[Net, BiFPCallback, Trainer]:
+    def made(folder: str, *more: Any, seed: int = 3) -> tuple[Net, BiFPCallback, Trainer]:
         torch.manual_seed(0)
         model = Net()
-        args = arguments(tmp_path / folder, save_strategy="steps", save_steps=5, seed=3)
+        args = arguments(tmp_path / folder, save_strategy="steps", save_steps=5, seed=seed)
         trainer = trainer_of(model, args, kind=Trainer, callbacks=list(more))  # shuffled by the trainer
         return model, with_validation(model).attach(trainer), trainer
 
@@ -222,16 +222,24 @@ def test_the_trainers_checkpoint_brings_everything_back(tmp_path: Path) -> None:
     trainer.train(resume_from_checkpoint=True)
     assert_same(again, callback.session.pruner, (whole, uninterrupted.session.pruner))
     assert callback.session.history == uninterrupted.session.history
-    # From elsewhere: the folder has to be named.
-    elsewhere = tmp_path / "moved"
-    (tmp_path / "whole" / "checkpoint-5").rename(elsewhere)
+    # From elsewhere, into a folder with a checkpoint of that step by another run.
+    elsewhere, own = tmp_path / "whole" / "checkpoint-5", tmp_path / "third" / "checkpoint-5"
+    _, _, trainer = made("third", StopAt(), seed=4)
+    with pytest.warns(FairPruneWarning, match="training stopped after 5 of 24 steps"):
+        trainer.train()
+    assert (own / "fairprune.pt").read_bytes() != (elsewhere / "fairprune.pt").read_bytes()
     third, callback, trainer = made("third")
-    with pytest.raises(TrainingStateError, match=r"no fairprune\.pt in .*checkpoint-5.*load_checkpoint"):
-        trainer.train(resume_from_checkpoint=str(elsewhere))
-    third, callback, trainer = made("third")
-    callback.load_checkpoint(elsewhere)
     trainer.train(resume_from_checkpoint=str(elsewhere))
     assert_same(third, callback.session.pruner, (whole, uninterrupted.session.pruner))
+    # With the pruner's state somewhere else.
+    state = (elsewhere / "fairprune.pt").rename(tmp_path / "fairprune.pt")
+    fourth, callback, trainer = made("fourth")
+    with pytest.raises(TrainingStateError, match=r"no fairprune\.pt in .*whole.checkpoint-5.*load_checkpoint"):
+        trainer.train(resume_from_checkpoint=str(elsewhere))
+    fourth, callback, trainer = made("fourth")
+    callback.load_checkpoint(state.parent)
+    trainer.train(resume_from_checkpoint=str(elsewhere))
+    assert_same(fourth, callback.session.pruner, (whole, uninterrupted.session.pruner))
 
 
 def test_metrics_go_out_with_the_trainers_log(tmp_path: Path) -> None:

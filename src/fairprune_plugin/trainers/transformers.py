@@ -65,6 +65,7 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
         self._task_loss: Callable[..., Tensor] | None = None
         self._trainer: Any = None
         self._loaded = False
+        self._resumed_from: Path | None = None
 
     def attach(self, trainer: Any) -> BiFPCallback:
         """Puts the callback, the loss and the sensitive attribute into a trainer; call it before ``train()``.
@@ -79,12 +80,13 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
         self._task_loss = trainer.compute_loss_func
         trainer.compute_loss_func = self.compute_loss
         self._keep_from_model(trainer)
+        self._watch_resuming(trainer)
         trainer.add_callback(self)
         return self
 
     def load_checkpoint(self, folder: Any) -> None:
-        """Reads the pruner's state from a checkpoint folder. Only needed before
-        ``trainer.train(resume_from_checkpoint=folder)`` with a folder outside of the trainer's ``output_dir``."""
+        """Reads the pruner's state from a folder. Only needed before ``trainer.train(resume_from_checkpoint=…)`` if it does
+        not lie in the folder that the trainer resumes from."""
         self.session.load_state_dict(checkpoint.read(Path(folder, STATE_FILE)))
         self._loaded = True
 
@@ -124,8 +126,8 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
             )
         refuse_schedule_free(self._own_optimizer())
         if state.global_step > 0 and not self._loaded:
-            self._find_checkpoint(args, state)
-        self._loaded = False
+            self._find_checkpoint(state)
+        self._loaded, self._resumed_from = False, None
         self.session.begin(state.max_steps if state.max_steps > 0 else None, state.global_step)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -182,13 +184,24 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
     def _forward(self, model: Any, inputs: Any) -> Tensor:
         return self._logits(model(**inputs) if isinstance(inputs, Mapping) else model(inputs))
 
-    def _find_checkpoint(self, args: Any, state: Any) -> None:
-        folder = _folder(args, state)
-        if not (folder / STATE_FILE).is_file():
+    def _watch_resuming(self, trainer: Any) -> None:
+        """Where a checkpoint lies is told to this method alone: the step's folder in ``output_dir`` may be another run's."""
+        original = trainer._load_from_checkpoint
+
+        def load_from_checkpoint(resume_from_checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
+            self._resumed_from = Path(resume_from_checkpoint)
+            return original(resume_from_checkpoint, *args, **kwargs)
+
+        trainer._load_from_checkpoint = load_from_checkpoint
+
+    def _find_checkpoint(self, state: Any) -> None:
+        folder = self._resumed_from
+        if folder is None or not (folder / STATE_FILE).is_file():
             raise TrainingStateError(
-                f"the trainer resumes at step {state.global_step}, but there is no {STATE_FILE} in {folder}: if the "
-                "checkpoint is elsewhere, call callback.load_checkpoint(folder) before "
-                "train(resume_from_checkpoint=folder); one that was written without this callback cannot be resumed with it"
+                f"the trainer resumes at step {state.global_step}, but there is no {STATE_FILE} in "
+                f"{folder or 'a folder that it has named'}: if the pruner's state is elsewhere, call "
+                "callback.load_checkpoint(folder) before train(resume_from_checkpoint=…); a checkpoint that was written "
+                "without this callback cannot be resumed with it"
             )
         self.session.load_state_dict(checkpoint.read(folder / STATE_FILE))
 
