@@ -151,7 +151,16 @@ def test_evaluation_needs_no_sensitive_attribute_and_takes_the_smaller_model(tmp
         x, y, _ = samples(40)
         with torch.no_grad():
             assert loss == pytest.approx(float(F.cross_entropy(model(x)["logits"], y)), abs=1e-5)
-    assert trainer.predict(without).predictions.shape == (40, 2)
+    unlabelled = [{"x": row["x"], "sensitive": row["sensitive"]} for row in rows(40)]
+    for data in (without, unlabelled):
+        predicted = trainer.predict(data)
+        assert predicted.predictions.shape == (40, 2)
+    assert predicted.label_ids is None
+    trainer.label_names = ["labels", "sensitive"]  # for metrics of the user's own
+    labels, sensitive = trainer.predict(rows(40)).label_ids
+    assert sensitive.tolist() == [row["sensitive"] for row in rows(40)]
+    assert labels.tolist() == [row["labels"] for row in rows(40)]
+    assert trainer.predict(unlabelled).predictions.shape == (40, 2)
 
 
 def weighted(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:

@@ -20,6 +20,8 @@ def test_one_field_several_or_none() -> None:
     assert batch == {"x": 0}
     assert SensitiveFields("gender").pop(batch) is None
     assert SensitiveFields(("gender", "age")).pop(batch) is None
+    assert SensitiveFields(("gender", "age")).among(["labels", "age"])
+    assert not SensitiveFields("gender").among(["labels"])
 
 
 def test_a_loader_keeps_what_it_is() -> None:

@@ -29,6 +29,10 @@ class SensitiveFields:
     def __str__(self) -> str:
         return ", ".join(repr(name) for name in self._names)
 
+    def among(self, names: Iterable[str]) -> bool:
+        """Whether one of them is among these names."""
+        return any(name in self._names for name in names)
+
     def pop(self, batch: MutableMapping[str, Any]) -> Any:
         """Takes them out of a batch: ids ``(N,)``, a mapping of them, or ``None`` if there are none."""
         taken = {name: batch.pop(name) for name in self._names if name in batch}

@@ -170,6 +170,16 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
             return original(model, inputs, *args, **kwargs)
 
         trainer.compute_loss = compute_loss
+        predict = trainer.prediction_step
+
+        def prediction_step(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            # Without labels the trainer computes no loss. With them it may want the attribute as one of its label_names.
+            names = trainer.label_names
+            if not self._fields.among(names) or any(inputs.get(name) is None for name in names):
+                self._fields.pop(inputs)
+            return predict(model, inputs, *args, **kwargs)
+
+        trainer.prediction_step = prediction_step
 
     def _taken_sensitive(self) -> Any:
         taken, self._sensitive = self._sensitive, None
