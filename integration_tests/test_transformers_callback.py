@@ -323,6 +323,12 @@ def test_settings_that_cannot_work(options: dict[str, Any], message: str, tmp_pa
         BiFPCallback(pruner_for(model)).attach(trainer)
 
 
+def test_a_trainer_that_builds_its_model_itself(tmp_path: Path) -> None:
+    trainer = Trainer(model_init=Net, args=arguments(tmp_path), train_dataset=rows())
+    with pytest.raises(ConfigError, match=r"model_init: train\(\) builds another model .*Trainer\(model=…\)"):
+        BiFPCallback(pruner_for(trainer.model)).attach(trainer)
+
+
 def test_an_optimizer_that_exchanges_weights_is_refused(tmp_path: Path) -> None:
     model = Net()
     trainer = trainer_of(model, arguments(tmp_path))

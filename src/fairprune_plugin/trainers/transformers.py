@@ -245,6 +245,8 @@ def _check_trainer(trainer: Any, model: Any) -> None:
         "auto_find_batch_size=True: it starts over with a model that is pruned in part; set the batch size": (
             args.auto_find_batch_size
         ),
+        "model_init: train() builds another model with it than the one that the pruner was built for; pass the model, "
+        "Trainer(model=…)": trainer.model_init is not None,
         "several GPUs in one process (DataParallel): start it with torchrun": args.n_gpu > 1,
         "FSDP or DeepSpeed: their parameters are shards": trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled,
         "label_smoothing_factor: the pruner's loss takes its place; pass "
