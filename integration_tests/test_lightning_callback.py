@@ -438,6 +438,23 @@ def test_an_optimizer_that_exchanges_weights_is_refused() -> None:
         train(module, BiFPCallback(pruner_of(module.net)))
 
 
+AVERAGING = {"WeightAveraging": {}, "EMAWeightAveraging": {}, "StochasticWeightAveraging": {"swa_lrs": 0.01}}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", AVERAGING)
+def test_averages_of_weights_are_refused(name: str, first: bool) -> None:
+    averaging = getattr(pl.callbacks, name, None)
+    if averaging is None:
+        pytest.skip(f"this version of Lightning has no {name}")
+    module = Classifier()
+    callbacks = [BiFPCallback(pruner_of(module.net)), averaging(**AVERAGING[name])]
+    trainer = pl.Trainer(max_epochs=1, callbacks=callbacks if first else callbacks[::-1], **QUIET)
+    with pytest.raises(ConfigError, match=f"^{name} averages weights .*leave it out"):
+        trainer.fit(module, loader())
+    assert "training_step" not in vars(module)
+
+
 def test_several_rounds_are_refused() -> None:
     with pytest.raises(ConfigError, match="one round of removal inside a trainer, got iterative_steps=2"):
         BiFPCallback(pruner_of(network(), iterative_steps=2))

@@ -6,7 +6,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -26,6 +26,8 @@ else:
         )
     _HOME = "lightning.pytorch.callbacks" if _NAMES[0] == "lightning" else "pytorch_lightning.callbacks"
     Callback = importlib.import_module(_HOME).Callback
+
+AVERAGING = ("WeightAveraging", "StochasticWeightAveraging")
 
 
 class BiFPCallback(Callback):  # type: ignore[misc]
@@ -66,6 +68,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
                 "the pruner was built for another model: pass the LightningModule that is trained, or a network inside "
                 "of it, to BiFPPruner(model, …)"
             )
+        _refuse_averaging(trainer.callbacks)
         self._replace_training_step(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -168,3 +171,15 @@ class BiFPCallback(Callback):  # type: ignore[misc]
             )
         self.session.note_loss(output["loss"] if isinstance(output, Mapping) else output)
         return output
+
+
+def _refuse_averaging(callbacks: Iterable[Any]) -> None:
+    """By name: there are two libraries, and older versions without one of them."""
+    for callback in callbacks:
+        if any(kind.__name__ in AVERAGING for kind in type(callback).__mro__):
+            raise ConfigError(
+                f"{type(callback).__name__} averages weights that were shown under different masks, and puts them into the "
+                "model beside the callback that removes channels: leave it out; BiFPCallback(pruner, validation=…) chooses "
+                "the best moment, and weights are averaged in a loop of your own with pruner.apply_mask() before "
+                "pruner.step()"
+            )
