@@ -139,15 +139,41 @@ def test_a_module_that_calls_the_pruner_itself() -> None:
 
 def test_manual_optimization() -> None:
     module = Manual()
-    module.pruner = pruner_of(module.net)
+    module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES)
     train(module, BiFPCallback(module.pruner))
     assert_same(module.net, module.pruner, own_loop())
+
+
+class ManualInTwos(Manual):
+    """Accumulates the gradients of two batches."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        x, y, s = batch
+        optimizer = self.optimizers()
+        self.manual_backward(self.pruner.loss(self.net(x), y, s) / 2)
+        if batch_idx % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def test_manual_optimization_with_accumulation() -> None:
+    module = ManualInTwos()
+    module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES // 2)
+    train(module, BiFPCallback(module.pruner))
+    assert_same(module.net, module.pruner, own_loop(accumulate=2))
+
+
+def test_manual_optimization_of_unknown_length_is_refused() -> None:
+    module = ManualInTwos()
+    module.pruner = pruner_of(module.net)
+    with pytest.raises(ConfigError, match=r"manual optimization .* pass total_steps=… to the pruner"):
+        train(module, BiFPCallback(module.pruner))
 
 
 def test_manual_optimization_in_float16() -> None:
     """Lightning has the backward pass under autocast then, so that digits differ from those of a loop of one's own."""
     module, scaler = Manual(), torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    module.pruner = pruner_of(module.net)
+    module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES)
     train(module, BiFPCallback(module.pruner), plugins=[float16(scaler)])
     expected, scores = own_loop()[0], module.pruner.engine.scores
     assert module.net.fc1.out_features == 8

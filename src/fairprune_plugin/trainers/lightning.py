@@ -72,12 +72,12 @@ class BiFPCallback(Callback):  # type: ignore[misc]
         self._replace_training_step(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        steps = trainer.estimated_stepping_batches
+        steps = self._planned_steps(trainer, pl_module)
         if trainer.fast_dev_run and steps == 1:
             raise ConfigError("fast_dev_run takes a single step, the mask needs at least two: fast_dev_run=2 or more")
         for optimizer in trainer.optimizers:
             refuse_schedule_free(optimizer)
-        self.session.begin(steps if isinstance(steps, int) else None, trainer.global_step)
+        self.session.begin(steps, trainer.global_step)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """After the last backward pass, on unscaled gradients, before clipping."""
@@ -116,6 +116,19 @@ class BiFPCallback(Callback):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.session.load_state_dict(state_dict)
+
+    def _planned_steps(self, trainer: Any, pl_module: Any) -> int | None:
+        """Optimizer steps of the whole run, ``None`` if Lightning does not know."""
+        if pl_module.automatic_optimization:
+            steps = trainer.estimated_stepping_batches  # infinite, or −1, where there is no end
+            return steps if isinstance(steps, int) and steps > 0 else None
+        # Lightning's number is that of batches: it does not see in which of them training_step calls an optimizer.
+        if self.session.pruner.total_steps is None:
+            raise ConfigError(
+                "with manual optimization Lightning does not know how many optimizer steps training_step will take: pass "
+                "total_steps=… to the pruner, the number of them in the whole training"
+            )
+        return None
 
     # ---- the loss ------------------------------------------------------------------------------------------
 
