@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,18 @@ def test_validation_chooses_and_metrics_go_out() -> None:
     assert {"train/loss", "multiplier/equal_opportunity", "validation/gap/equal_opportunity"} <= logged
     best = max(callback.session.history, key=lambda row: (row.at_target, -max(row.gaps[0] - 0.02, 0), row.accuracy))
     assert pruner.evaluate(batches(2, seed=1), split="validation").accuracy == pytest.approx(best.accuracy)
+
+
+@pytest.mark.parametrize("options", [{"log_every_n_steps": 0}, {"barebones": True}])
+def test_a_trainer_that_logs_nothing(options: dict[str, Any]) -> None:
+    module = Classifier()
+    callback = with_validation(module)
+    settings = {"accelerator": "cpu"} if "barebones" in options else {**QUIET, "enable_checkpointing": False}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "You are trying to `self.log")
+        pl.Trainer(max_epochs=EPOCHS, callbacks=[callback], **settings, **options).fit(module, loader())
+    assert callback.removed
+    assert [row.step for row in callback.session.history] == list(range(4, 25, 4))
 
 
 def test_bfloat16() -> None:

@@ -95,9 +95,10 @@ class BiFPCallback(Callback):  # type: ignore[misc]
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         stepped = self.session.stepped
         scalars = self.session.after_update()
-        if stepped and self.log and trainer.global_step % trainer.log_every_n_steps == 0:
+        every = trainer.log_every_n_steps  # 0: never
+        if stepped and self.log and every and trainer.global_step % every == 0:
             scalars = {**self.session.step_scalars(), **scalars}
-        if scalars and self.log:
+        if scalars and self.log and not trainer.barebones:
             pl_module.log_dict(scalars, on_step=True, on_epoch=False)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
