@@ -462,6 +462,13 @@ def test_arguments_that_there_are_not() -> None:
     assert len(str(error.value)) < 160
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_precisions_that_convert_the_weights_are_refused(precision: str) -> None:
+    module = Classifier()
+    with pytest.raises(ConfigError, match=r"expected fc1\.weight in torch\.float32.*use 32-bit or mixed precision"):
+        train(module, with_validation(module), precision=precision)
+
+
 def test_another_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="built for another model"):
         train(Classifier(), BiFPCallback(pruner_of(network())))

@@ -133,6 +133,14 @@ def test_a_model_that_moved_after_the_pruner_was_built() -> None:
         session.begin(9, 0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_model_that_was_converted_after_the_pruner_was_built(dtype: torch.dtype) -> None:
+    session = Session(pruner())
+    session.pruner.model.to(dtype)
+    with pytest.raises(ConfigError, match=rf'expected 0\.weight in torch\.float32, .* to {dtype}: .*"bf16-mixed"'):
+        session.begin(9, 0)
+
+
 def test_lengths_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="does not know how many optimizer steps"):
         Session(pruner()).begin(None, 0)

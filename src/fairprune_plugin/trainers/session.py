@@ -68,6 +68,7 @@ class Session:
         self.remove = remove
         self.metrics = as_hooks(metrics)
         self.history: list[HistoryRow] = []
+        self._dtypes = [parameter.dtype for parameter in pruner.model.parameters()]
         self._validation = beside(validation)
         self._forward = forward
         self._dual_every = dual_every
@@ -91,7 +92,8 @@ class Session:
 
         Raises:
             TrainingStateError: If the pruner has finished, or is at another step than the trainer.
-            ConfigError: If the length of the run is unknown or contradictory, or the model has moved to another device.
+            ConfigError: If the length of the run is unknown or contradictory, or the model has moved to another device or
+                precision.
         """
         pruner = self.pruner
         if pruner.current_step >= pruner.iterative_steps:
@@ -99,7 +101,7 @@ class Session:
                 "this pruner has removed its channels already: to train the smaller model on, use a trainer without its "
                 "callback"
             )
-        self._check_device()
+        self._check_place()
         self._plan(total_steps)
         if steps_done != pruner.engine.step_index:
             raise TrainingStateError(
@@ -229,7 +231,7 @@ class Session:
             )
         self.pruner.plan(total_steps if total_steps is not None else planned)
 
-    def _check_device(self) -> None:
+    def _check_place(self) -> None:
         mask = self.pruner.engine.weights.keep.device
         moved = next((p.device for p in self.pruner.model.parameters() if p.device != mask), None)
         if moved is not None:
@@ -237,6 +239,13 @@ class Session:
                 f"the model was on {mask} when the pruner was built and is on {moved} now: move it first, "
                 f"model.to({str(moved)!r}), then build the pruner"
             )
+        for (name, parameter), before in zip(self.pruner.model.named_parameters(), self._dtypes, strict=True):
+            if parameter.dtype != before:
+                raise ConfigError(
+                    f"expected {name} in {before}, as the pruner was built on it, and the trainer has converted it to "
+                    f"{parameter.dtype}: use 32-bit or mixed precision (Lightning's \"bf16-mixed\" or \"16-mixed\" in place "
+                    "of a \"…-true\"), which leave the weights in float32"
+                )
 
     def _evaluate(self) -> dict[str, float]:
         pruner = self.pruner
