@@ -105,6 +105,9 @@ def test_float16_is_the_loop_of_ones_own_with_a_scaler(accumulate: int, clipping
     assert_same(module.net, callback.session.pruner, expected)
 
 
+ALONE = pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided:UserWarning")
+
+
 class CallsThePruner(Classifier):
     """Its loss is the pruner's already; Lightning need not know of a batch index."""
 
@@ -162,6 +165,57 @@ def test_manual_optimization_with_accumulation() -> None:
     module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES // 2)
     train(module, BiFPCallback(module.pruner))
     assert_same(module.net, module.pruner, own_loop(accumulate=2))
+
+
+class ManualWithTwo(Manual):
+    """An optimizer for the first layer, and one for the others."""
+
+    def configure_optimizers(self) -> Any:
+        first = list(self.net.fc1.parameters())
+        own = {id(parameter) for parameter in first}
+        others = [parameter for parameter in self.parameters() if id(parameter) not in own]
+        return [torch.optim.SGD(parameters, lr=0.1, momentum=0.9) for parameters in (first, others)]
+
+    def training_step(self, batch: Any) -> None:
+        x, y, s = batch
+        optimizers = self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(self.pruner.loss(self.net(x), y, s))
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+@ALONE
+def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:
+    def made() -> ManualWithTwo:
+        module = ManualWithTwo()
+        module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES)
+        return module
+
+    module = made()
+    saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", every_n_epochs=1, save_top_k=-1)
+    train(module, BiFPCallback(module.pruner), callbacks=[saving], enable_checkpointing=True)
+    assert_same(module.net, module.pruner, own_loop())
+    again = made()
+    train(again, BiFPCallback(again.pruner), ckpt_path=tmp_path / "epoch=0.ckpt")
+    assert_same(again.net, again.pruner, own_loop())
+
+
+class StepsAgain(Manual):
+    """Its second update has a loss that the constraint is not in."""
+
+    def training_step(self, batch: Any) -> None:
+        super().training_step(batch)
+        self.manual_backward(F.cross_entropy(self.net(batch[0]), batch[1]))
+        self.optimizers().step()
+
+
+def test_an_optimizer_that_steps_twice_on_one_loss_is_refused() -> None:
+    module = StepsAgain()
+    module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES)
+    with pytest.raises(TrainingStateError, match="a step needs fresh gradients"):
+        train(module, BiFPCallback(module.pruner))
 
 
 def test_manual_optimization_of_unknown_length_is_refused() -> None:
@@ -261,9 +315,6 @@ class Stop(pl.Callback):
 
 def with_validation(module: Classifier) -> BiFPCallback:
     return BiFPCallback(pruner_of(module.net), validation=batches(2, seed=1), validate_every=4)
-
-
-ALONE = pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided:UserWarning")
 
 
 @ALONE

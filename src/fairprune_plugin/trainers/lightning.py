@@ -55,6 +55,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
         self.log = log
         self.removed = False
         self._left_out = False
+        self._stepped_with: list[Any] = []
         self._undo: Callable[[], None] | None = None
 
     # ---- Lightning's hooks ---------------------------------------------------------------------------------
@@ -77,12 +78,17 @@ class BiFPCallback(Callback):  # type: ignore[misc]
             raise ConfigError("fast_dev_run takes a single step, the mask needs at least two: fast_dev_run=2 or more")
         for optimizer in trainer.optimizers:
             refuse_schedule_free(optimizer)
-        self.session.begin(steps, trainer.global_step)
+        done = trainer.global_step
+        if not pl_module.automatic_optimization and len(trainer.optimizers) > 1 and done:
+            done = self.session.pruner.engine.step_index or done  # Lightning's number is of the steps of all optimizers
+        self.session.begin(steps, done)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """After the last backward pass, on unscaled gradients, before clipping."""
         own = {id(parameter) for parameter in self.session.pruner.model.parameters()}
         if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+            return
+        if self._is_next_of_several(optimizer):
             return
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         # training_step returned None: for every batch, or (under a scaler Lightning then makes no update) for the last.
@@ -117,6 +123,16 @@ class BiFPCallback(Callback):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.session.load_state_dict(state_dict)
+
+    def _is_next_of_several(self, optimizer: Any) -> bool:
+        """Whether, by hand, several optimizers use the gradients of one loss, and this one comes after the first: mask and
+        gradients of all weights are ready."""
+        again = self.session.stepped and not self.session.pruner.engine.awaits_backward
+        if again and all(other is not optimizer for other in self._stepped_with):
+            self._stepped_with.append(optimizer)
+            return True
+        self._stepped_with = [optimizer]
+        return False
 
     def _planned_steps(self, trainer: Any, pl_module: Any) -> int | None:
         """Optimizer steps of the whole run, ``None`` if Lightning does not know."""
