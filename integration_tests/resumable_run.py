@@ -13,7 +13,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ def train(
     forward: Callable[[nn.Module, Tensor], Tensor] | None = None,
     pruner_options: dict[str, Any] | None = None,
     adam: dict[str, Any] | None = None,
+    beside: Iterable[Tensor] = (),
     **options: Any,
 ) -> tuple[FitResult, BiFPPruner]:
     """The run: three batches of 32 in an epoch, shuffled, with momentum, a scheduler and rounds of removal.
@@ -66,6 +67,7 @@ def train(
         forward: Called instead of the model.
         pruner_options: Of the pruner.
         adam: Of the optimizer.
+        beside: Parameters that are trained beside the model.
         **options: Of ``fit``; ``lr_scheduler`` as a function of the optimizer.
     """
     torch.manual_seed(seed)
@@ -80,7 +82,7 @@ def train(
         self_check=False,
         **{"pruning_ratio": 0.5, **(pruner_options or {})},
     )
-    optimizer = torch.optim.Adam(model.parameters(), **{"lr": 0.02, **(adam or {})})
+    optimizer = torch.optim.Adam([*model.parameters(), *beside], **{"lr": 0.02, **(adam or {})})
     shuffle = torch.Generator().manual_seed(seed) if generator else None
     defaults = {
         "validation": DataLoader(data(60, 1), batch_size=20, shuffle=True),

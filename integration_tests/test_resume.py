@@ -180,6 +180,55 @@ def test_the_same_pruner_goes_on_in_the_same_process(tmp_path: Path) -> None:
     assert_equal(facts(pruner.fit(loader, optimizer, **options), pruner), expected)
 
 
+class Tempered(nn.Module):
+    """A task loss that learns a temperature, follows the loss and keeps a value that is no tensor."""
+
+    def __init__(self, start: float = 1.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(start))
+        self.register_buffer("mean", torch.zeros(()))
+        self.calls = 0
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
+
+    def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+        loss = nn.functional.cross_entropy(logits * self.scale.exp(), y) + 0.1 * self.scale**2
+        self.mean = 0.9 * self.mean + 0.1 * loss.detach()
+        self.calls += 1
+        return loss + 0.01 * self.mean * self.scale
+
+
+def test_a_task_loss_that_is_trained_goes_on_where_it_was(tmp_path: Path) -> None:
+    def tempered(folder: Path | None, **options: Any) -> tuple[Any, ...]:
+        loss = Tempered()
+        result = train(folder, pruner_options={"task_loss": loss}, beside=loss.parameters(), **options)
+        return facts(*result), dict(loss.state_dict())
+
+    expected = copy.deepcopy(tempered(None))
+    for seed, steps in ((0, 18), (1, 20)):
+        with pytest.raises(Stopped):
+            tempered(tmp_path, seed=seed, forward=stop_after(steps, fail), checkpoint_every=5)
+    assert_equal(tempered(tmp_path, seed=3, checkpoint_every=5), expected)
+    with pytest.raises(TrainingStateError, match=r"parameters trained beside the model was \[\[\]\] and is \[\]"):
+        train(tmp_path)
+
+
+def test_a_parameter_that_a_function_closes_over_goes_on_where_it_was(tmp_path: Path) -> None:
+    def closed(folder: Path | None, **options: Any) -> tuple[Any, ...]:
+        shift = torch.zeros(2, requires_grad=True)
+        loss = lambda logits, y: nn.functional.cross_entropy(logits + shift, y)  # noqa: E731
+        return facts(*train(folder, pruner_options={"task_loss": loss}, beside=[shift], **options)), shift.detach()
+
+    expected = copy.deepcopy(closed(None))
+    with pytest.raises(Stopped):
+        closed(tmp_path, forward=stop_after(30, fail), checkpoint_every=5)
+    assert_equal(closed(tmp_path, seed=3, checkpoint_every=5), expected)
+
+
 # ---- interrupted -------------------------------------------------------------------------------------------
 
 

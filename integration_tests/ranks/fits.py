@@ -101,6 +101,17 @@ def separate(rank: int, world: int) -> dict[str, Any]:
     return {"size": pruner.lagrangian.ranks.size, "samples": float(pruner.lagrangian.trackers[0].counts.samples)}
 
 
+class Tempered(nn.Module):
+    """A task loss with a parameter; it begins elsewhere on every rank."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0 + rank))
+
+    def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits * self.scale.exp(), y)
+
+
 def fitted(
     rank: int,
     world: int,
@@ -109,18 +120,21 @@ def fitted(
     validation: str = "shard",
     constraint: Any = None,
     options: dict[str, Any] | None = None,
+    learned_loss: bool = False,
     **of_pruner: Any,
 ) -> dict[str, Any]:
     """``fit`` on lists of batches: each rank has its part of every batch of the run on one process."""
     torch.manual_seed(0)
     model = Net(norm=norm)
     constraint = constraint or AccuracyParity(0.02, groups=GROUPS)
-    pruner = pruner_of(model, constraint, multipliers={"lr": 0.2}, **of_pruner)
+    loss = Tempered(rank) if learned_loss else None
+    beside = [] if loss is None else list(loss.parameters())
+    pruner = pruner_of(model, constraint, multipliers={"lr": 0.2}, task_loss=loss, **of_pruner)
     batches = [shard(batch, rank, world) for batch in global_batches(8)]
     held_out = [data(30, 50 + seed) for seed in range(4)]
     if validation == "shard":
         held_out = [shard(batch, rank, world) for batch in held_out]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD([*model.parameters(), *beside], lr=0.1, momentum=0.9)
     rows: list[Any] = []
     result = pruner.fit(
         batches,
@@ -135,7 +149,7 @@ def fitted(
     report = result.to_dict()
     for size in ("dense", "pruned"):
         report[size].pop("latency_ms")
-    return {**facts(model, pruner), "report": report, "rows": len(rows)}
+    return {**facts(model, pruner), "report": report, "rows": len(rows), "beside": [p.detach() for p in beside]}
 
 
 FITS: dict[str, dict[str, Any]] = {
@@ -145,6 +159,7 @@ FITS: dict[str, dict[str, Any]] = {
     "fit-batch-norm": {"norm": True},
     "fit-train-driver": {"options": {"driver": "train"}},
     "fit-degradation": {"constraint": DegradationParity(0.02, groups=GROUPS)},
+    "fit-learned-loss": {"learned_loss": True},
     "fit-discovered": {"constraint": AccuracyParity(0.02, groups=None)},
     "fit-own-wrapper": {
         "options": {"wrap": lambda m: DDP(m, find_unused_parameters=True) if dist.is_initialized() else m}

@@ -25,6 +25,7 @@ class ToyRun:
 
     def __init__(self, step: int = 0, name: str = "mine") -> None:
         self.host = SimpleNamespace(model=nn.Linear(3, 2), engine=SimpleNamespace(step_index=step))
+        self.beside = [torch.ones(1)]
         self.name = name
         self.states_taken = 0
         self.loaded: list[int] = []
@@ -135,14 +136,14 @@ def test_the_warning_of_a_damaged_checkpoint_points_at_the_users_line(tmp_path: 
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("where", ["weight", "bias"])
+@pytest.mark.parametrize("where", ["weight", "bias", "beside"])
 def test_weights_gone_bad_take_no_place_of_good_ones(tmp_path: Path, bad: float, where: str) -> None:
     run = ToyRun()
     with RunCheckpoints(tmp_path, ALONE) as checkpoints:
         checkpoints.resume(run)
         checkpoints.write(run.at(2))
         with torch.no_grad():
-            getattr(run.host.model, where)[-1] = bad
+            (run.beside[0] if where == "beside" else getattr(run.host.model, where))[-1] = bad
         for step in (3, 4, 5):
             checkpoints.write(run.at(step))
     assert run.states_taken == 1

@@ -133,7 +133,7 @@ def _try(path: Path) -> None:
     except pickle.UnpicklingError as error:
         raise ConfigError(
             "checkpoints hold tensors and plain values only, so that nothing in them is ever executed, but the state of "
-            f"the model, the optimizer or the scheduler has something else in it: {_first_line(error)}"
+            f"the model, the optimizer, the scheduler or the task loss has something else in it: {_first_line(error)}"
         ) from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..errors import ConfigError, NonFiniteError, TrainingStateError
@@ -41,6 +41,7 @@ from .running_mean import RunningMean
 from .schedule_free import averaged, begin_hidden, check_schedule_free, to_average, to_training_point
 from .snapshots import BOTH as SELECT_BOTH
 from .snapshots import BestSnapshot
+from .trained_beside import average_gradients, parameters_beside, share_parameters
 from .validation_stream import ValidationStream
 
 
@@ -98,6 +99,7 @@ class Run:
         self.ranks = host.lagrangian.ranks
         self.checkpoints = RunCheckpoints(options.checkpoint_dir, self.ranks)
         self.trained: nn.Module = host.model
+        self.beside: list[Tensor] = []
 
     def execute(self) -> FitResult:
         """Trains, removes, recalibrates, judges.
@@ -114,6 +116,7 @@ class Run:
         self._drive_multipliers()
         if not self.checkpoints.resume(self):
             self._prepare()
+        share_parameters(self.beside, self.ranks)
         assert host.dense_record is not None
         before, dense = host.dense_record  # of the first call, if an interrupted run is continued
         self._wrap()
@@ -132,6 +135,7 @@ class Run:
             check_walkable(loader, name)
         check_optimizer(self.optimizer, self.lr_scheduler, self.host.model)
         check_schedule_free(self.optimizer)
+        self.beside = parameters_beside(self.optimizer, self.host.model)
         return settings_of(self)
 
     def _wrap(self) -> None:
@@ -217,6 +221,7 @@ class Run:
             self._keep_last_good()
             raise
         loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.beside, self.ranks)
         host.regularize(self.trained)
         begins = not any(self.optimizer.state.values())
         self.optimizer.step()

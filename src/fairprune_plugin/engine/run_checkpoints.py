@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -82,7 +83,7 @@ class RunCheckpoints:
         """
         if not self.wanted:
             return
-        if all(bool(torch.isfinite(p).all()) for p in run.host.model.parameters()):
+        if all(bool(torch.isfinite(p).all()) for p in chain(run.host.model.parameters(), run.beside)):
             state = run_state(run)
             self._ranks.collect(lambda: self._save(state, run.host.engine.step_index))
 

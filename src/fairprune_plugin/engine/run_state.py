@@ -1,7 +1,8 @@
 """The state of a run of ``fit``: what a checkpoint holds, and how a new process goes on from it.
 
-Everything that the next step depends on is here: model, optimizer, scheduler, the pruner, the snapshot, the position in
-every stream of batches, and the random state. The tensors are those of the run, not copies: write them at once.
+Everything that the next step depends on is here: model, optimizer, scheduler, the pruner, what is trained beside the model,
+the snapshot, the position in every stream of batches, and the random state. The tensors are those of the run, not copies:
+write them at once.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from .damage import refusing_damage
 from .evaluation_state import row_from, snapshot_from, snapshot_state
 from .preflight import length
 from .randomness import generator_states, random_state, set_generator_states, set_random_state
+from .trained_beside import load_loss_state, load_parameters, loss_state, shapes_of_loss
 
 if TYPE_CHECKING:
     from .fit import Run
 
-FORMAT = "fairprune_plugin run 1"
+FORMAT = "fairprune_plugin run 2"
 KEYS = (
-    *("pruner", "model", "optimizer", "lr_scheduler", "snapshot", "history", "loss_mean", "evaluation_passes"),
+    *("pruner", "model", "optimizer", "lr_scheduler", "trained_beside", "task_loss", "task_loss_rest"),
+    *("snapshot", "history", "loss_mean", "evaluation_passes"),
     *("batches", "mask_batches", "stream", "generators", "random"),
 )
 
 
-# What is another one on every rank of a data-parallel run: positions in batches, and random states.
-OF_EACH_RANK = ("batches", "mask_batches", "stream", "generators", "random", "loss_mean")
+# What is another one on every rank of a data-parallel run: positions in batches, random states, running values.
+OF_EACH_RANK = ("batches", "mask_batches", "stream", "generators", "random", "loss_mean", "task_loss_rest")
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -45,6 +48,8 @@ def settings_of(run: Run) -> dict[str, Any]:
         "training batches": length(run.train),
         "validation batches": _length(run.validation),
         "mask batches": _length(run.mask_loader),
+        "parameters trained beside the model": [list(parameter.shape) for parameter in run.beside],
+        "state of the task loss": shapes_of_loss(run.host.lagrangian.task_loss, run.host.model),
     }
 
 
@@ -62,6 +67,7 @@ def run_state(run: Run) -> dict[str, Any]:
 
 
 def _own_state(run: Run) -> dict[str, Any]:
+    of_loss, rest = loss_state(run.host.lagrangian.task_loss, run.host.model)
     return {
         "format": FORMAT,
         "settings": settings_of(run),
@@ -69,6 +75,9 @@ def _own_state(run: Run) -> dict[str, Any]:
         "model": dict(run.host.model.state_dict()),
         "optimizer": run.optimizer.state_dict(),
         "lr_scheduler": None if run.lr_scheduler is None else run.lr_scheduler.state_dict(),
+        "trained_beside": [parameter.detach() for parameter in run.beside],
+        "task_loss": of_loss,
+        "task_loss_rest": rest,
         "snapshot": snapshot_state(run.snapshots.best),
         "history": [asdict(row) for row in run.history],
         "loss_mean": run.loss_mean.value,
@@ -124,6 +133,8 @@ def load_run_state(run: Run, state: dict[str, Any]) -> None:
     run.optimizer.load_state_dict(state["optimizer"])
     if run.lr_scheduler is not None:
         run.lr_scheduler.load_state_dict(state["lr_scheduler"])
+    load_loss_state(host.lagrangian.task_loss, {**state["task_loss"], **state["task_loss_rest"]})
+    load_parameters(run.beside, state["trained_beside"])
     trackers = host.lagrangian.trackers
     run.snapshots.best = snapshot_from(state["snapshot"], trackers)
     run.history[:] = [row_from(row) for row in state["history"]]
