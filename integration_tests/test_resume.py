@@ -120,6 +120,7 @@ MODES: dict[str, dict[str, Any]] = {
         "pruner_options": {"bilevel": {"joint": False}},
     },
     "strict-alternation": {"pruner_options": {"bilevel": {"joint": False}}},
+    "one-cycle": {"lr_scheduler": lambda: lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.05, total_steps=STEPS)},
     "list-of-batches": {"train": lambda: [tuple(data(64, 0)[i * 16 : i * 16 + 16]) for i in range(4)], "epochs": 12},
     "workers": {"train": lambda: DataLoader(data(96, 0), 4, shuffle=True, num_workers=1), "epochs": 2},
 }
@@ -336,6 +337,12 @@ def test_a_checkpoint_with_a_part_missing_is_not_taken(stopped: dict[str, bytes]
         ({"lr_scheduler": None}, "lr_scheduler was 'CosineAnnealingLR' and is None"),
         ({"validation": None}, "driver was"),
         ({"validate_every": 4}, "validate_every was 8 and is 4"),
+        ({"adam": {"lr": 1e-4}}, r"lr of the optimizer was 0\.02 and is 0\.0001"),
+        ({"adam": {"weight_decay": 0.5}}, "weight_decay of the optimizer was 0 and is 0.5"),
+        (
+            {"lr_scheduler": lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 96)},
+            "T_max of the lr_scheduler was 48 and is 96",
+        ),
     ],
 )
 def test_a_folder_of_another_run_is_refused_and_left_alone(

@@ -180,6 +180,10 @@ def ctrl_c() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+def _settings(scene: Scene, folder: Path | None) -> dict[str, Any]:
+    return {"validation": scene.batches[:2], "validate_every": 3, "checkpoint_every": 2, "checkpoint_dir": folder}
+
+
 def run(folder: Path | None, number: int = 0, act: Any = stop, **options: Any) -> tuple[Any, int]:
     """A whole run of its own, and how often the model was called in it."""
     torch.manual_seed(0)
@@ -191,7 +195,7 @@ def run(folder: Path | None, number: int = 0, act: Any = stop, **options: Any) -
         out: Tensor = forward(model, x)
         return out
 
-    settings = {"validation": scene.batches[:2], "validate_every": 3, "checkpoint_every": 2, "checkpoint_dir": folder}
+    settings = _settings(scene, folder)
     if folder is None:
         settings.pop("checkpoint_every")
     return scene.fit(forward=counted, **{**settings, **options}), calls[0]
@@ -409,6 +413,13 @@ add(
     TrainingStateError,
     "validate_every was 3 and is 4",
     lambda scene: run(scene.folder, validate_every=4),
+    prepare=_stopped,
+)
+add(
+    "a folder of a run with another learning rate",
+    TrainingStateError,
+    "lr of the optimizer was",
+    lambda scene: scene.fit(optimizer=SGD(scene.model.parameters(), lr=1e-4), **_settings(scene, scene.folder)),
     prepare=_stopped,
 )
 

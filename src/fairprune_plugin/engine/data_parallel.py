@@ -102,7 +102,7 @@ def refuse_different_settings(settings: Sequence[Mapping[str, Any]]) -> None:
         ConfigError: Naming what differs.
     """
     for key in settings[0]:
-        values = [own[key] for own in settings]
+        values = [own.get(key) for own in settings]
         if not key.endswith(" batches") and any(value != values[0] for value in values):
             there = ", ".join(f"{value!r} on rank {rank}" for rank, value in enumerate(values))
             fix = (

@@ -19,6 +19,7 @@ from .evaluate import mode
 from .finish import finish
 from .folds import Folds
 from .history import history_row
+from .hyper_parameters import hyper_parameters, with_its_own
 from .interrupt import deferred_interrupt
 from .metrics import step_row
 from .preflight import (
@@ -100,6 +101,7 @@ class Run:
         self.checkpoints = RunCheckpoints(options.checkpoint_dir, self.ranks)
         self.trained: nn.Module = host.model
         self.beside: list[Tensor] = []
+        self.hyper_parameters: dict[str, Any] = {}
 
     def execute(self) -> FitResult:
         """Trains, removes, recalibrates, judges.
@@ -136,6 +138,7 @@ class Run:
         check_optimizer(self.optimizer, self.lr_scheduler, self.host.model)
         check_schedule_free(self.optimizer)
         self.beside = parameters_beside(self.optimizer, self.host.model)
+        self.hyper_parameters = hyper_parameters(self.optimizer, self.lr_scheduler)
         return settings_of(self)
 
     def _wrap(self) -> None:
@@ -263,7 +266,7 @@ class Run:
         """Channels were removed: an optimizer of the smaller parameters, and the scheduler moves it."""
         self.optimizer = self.host.rebuild_optimizer(self.optimizer)
         if self.lr_scheduler is not None:
-            for scheduler in _with_its_own(self.lr_scheduler):
+            for scheduler in with_its_own(self.lr_scheduler):
                 scheduler.optimizer = self.optimizer
 
     def _keep_last_good(self) -> None:
@@ -272,10 +275,3 @@ class Run:
         if bad and self.snapshots.best is not None:
             to_average(self.optimizer, self.host.engine.weights)
             self.snapshots.restore(self.host.model)
-
-
-def _with_its_own(scheduler: Any) -> Iterator[Any]:
-    """A scheduler and those that it puts together, however deep."""
-    yield scheduler
-    for part in getattr(scheduler, "_schedulers", ()):
-        yield from _with_its_own(part)

@@ -48,6 +48,7 @@ def settings_of(run: Run) -> dict[str, Any]:
         "training batches": length(run.train),
         "validation batches": _length(run.validation),
         "mask batches": _length(run.mask_loader),
+        **run.hyper_parameters,
         "parameters trained beside the model": [list(parameter.shape) for parameter in run.beside],
         "state of the task loss": shapes_of_loss(run.host.lagrangian.task_loss, run.host.model),
     }
@@ -105,7 +106,9 @@ def check_run_state(run: Run, state: dict[str, Any]) -> None:
 
 def _check(run: Run, state: dict[str, Any]) -> None:
     saved, own = state["settings"], settings_of(run)
-    other = [f"{key} was {saved.get(key)!r} and is {own[key]!r}" for key in own if saved.get(key) != own[key]]
+    # Optimizers of other versions of torch may have other options.
+    both = [key for key in own if key in saved or key not in run.hyper_parameters]
+    other = [f"{key} was {saved.get(key)!r} and is {own[key]!r}" for key in both if saved.get(key) != own[key]]
     if other:
         raise ConfigError(f"written by a run with other settings: {'; '.join(other)}")
     missing = [key for key in KEYS if key not in state]
