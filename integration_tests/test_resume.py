@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 import fairprune_plugin
 import resumable_run
 from driving import SmallMLP, example_of
+from fairprune_plugin.engine.checkpoint import write
 from fairprune_plugin.errors import ConfigError, FairPruneWarning, NonFiniteError, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner
 from resumable_run import STEPS, data, facts, train
@@ -323,7 +324,7 @@ def test_a_checkpoint_with_a_part_missing_is_not_taken(stopped: dict[str, bytes]
     newest = tmp_path / "checkpoint-00000020.pt"
     state = torch.load(newest, weights_only=True)
     del state[part]
-    torch.save(state, newest)
+    write(newest, state)
     with pytest.warns(FairPruneWarning, match=r"checkpoint-00000016\.pt.*is damaged"), pytest.raises(Stopped):
         train(tmp_path, forward=stop_after(1, fail))
 

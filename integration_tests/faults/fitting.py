@@ -383,6 +383,13 @@ def _foreign(scene: Scene) -> None:
     torch.save({"weights": torch.ones(3)}, _newest(scene))
 
 
+def _flip(scene: Scene) -> None:
+    _stopped(scene)
+    content = bytearray(_newest(scene).read_bytes())
+    content[len(content) // 2] ^= 1
+    _newest(scene).write_bytes(content)
+
+
 def _pickled(scene: Scene) -> None:
     _stopped(scene)
     torch.save(SmallMLP(), _newest(scene))
@@ -390,6 +397,7 @@ def _pickled(scene: Scene) -> None:
 
 for what, prepare in (
     ("a truncated checkpoint", _truncate),
+    ("a checkpoint with one bit flipped", _flip),
     ("a foreign file under its name", _foreign),
     ("a pickle with code in it", _pickled),
 ):

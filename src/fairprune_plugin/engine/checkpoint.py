@@ -1,18 +1,20 @@
 """Checkpoint files of a run: written whole or not at all, checked when read, never executed.
 
 A file is what ``torch.save`` writes, tensors and plain values only, so that ``torch.load(path, weights_only=True)``
-reads it. ``torch.load`` does not look at the checksums in it; :func:`read` does.
+reads it. ``torch.load`` does not look at the checksums in it, and they are not of everything in it (one bit of the archive's
+directory turns a tensor into whatever is in memory); so the comment at its end is a digest of all before it, which
+:func:`read` looks at.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -21,6 +23,8 @@ from ..warn import warn_caller
 from .atomic import UNFINISHED, atomically
 
 NAME = re.compile(r"checkpoint-(\d{8})\.pt")
+MARK = b"sha256 "
+SEAL = len(MARK) + 2 * hashlib.sha256().digest_size
 
 
 class CheckpointFolder:
@@ -119,12 +123,47 @@ def _save(state: dict[str, Any], path: Path) -> None:
     """Through a file of Python's: given a path, ``torch.save`` makes a ``RuntimeError`` without a reason of a full disk; and
     of an ``OSError`` it mostly makes one as well, when it then closes its archive."""
     try:
-        with path.open("wb") as file:
+        with path.open("w+b") as file:
             torch.save(state, file)
+            _seal(file)
     except RuntimeError as error:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
+
+
+def _seal(file: BinaryIO) -> None:
+    """Ends an archive, whose last two bytes are the length of its comment, with the digest of all before it."""
+    file.seek(-2, os.SEEK_END)
+    file.write(SEAL.to_bytes(2, "little"))
+    digest = _digest(file, file.tell())
+    file.write(MARK + digest)
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """Of the first bytes of a file; then it stands behind them."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while size > 0 and (part := file.read(min(size, 2**20))):
+        digest.update(part)
+        size -= len(part)
+    file.seek(0, os.SEEK_CUR)  # from reading to writing
+    return digest.hexdigest().encode()
+
+
+def _whole(path: Path) -> bool:
+    """Whether the digest at the end of a file is that of the rest.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    with path.open("rb") as file:
+        size = max(0, file.seek(0, os.SEEK_END) - SEAL)
+        file.seek(size)
+        seal = file.read()
+        if not seal.startswith(MARK):
+            raise ValueError("without a digest at its end")
+        return seal == MARK + _digest(file, size)
 
 
 def _try(path: Path) -> None:
@@ -144,16 +183,12 @@ def read(path: Path) -> dict[str, Any]:
         TrainingStateError: For a file that is not a checkpoint, not a whole one, or altered.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is None:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the readers fail in ways of their own
+        whole = _whole(path)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True) if whole else {}
+    except Exception as error:  # files of other things make the reader fail in ways of their own
         raise TrainingStateError(f"not a checkpoint, or not a whole one ({_first_line(error)})") from error
-    if damaged is not None:
-        raise TrainingStateError(f"altered since it was written: the checksum of {damaged} is wrong")
-    if not isinstance(state, dict):
-        raise TrainingStateError(f"expected a dict in the file, got {type(state).__name__}: it is something else's")
+    if not whole:
+        raise TrainingStateError("altered since it was written: the digest at its end is that of something else")
     return state
 
 
