@@ -243,8 +243,8 @@ class Session:
             if parameter.dtype != before:
                 raise ConfigError(
                     f"expected {name} in {before}, as the pruner was built on it, and the trainer has converted it to "
-                    f"{parameter.dtype}: use 32-bit or mixed precision (Lightning's \"bf16-mixed\" or \"16-mixed\" in place "
-                    "of a \"…-true\"), which leave the weights in float32"
+                    f'{parameter.dtype}: use 32-bit or mixed precision (Lightning\'s "bf16-mixed" or "16-mixed" in place '
+                    'of a "…-true"), which leave the weights in float32'
                 )
 
     def _evaluate(self) -> dict[str, float]:
