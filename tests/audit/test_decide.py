@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from audit_data import binary
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fairprune_plugin import AccuracyParity, DemographicParity, EqualOpportunity, audit_predictions
@@ -68,9 +69,10 @@ def test_no_number_of_samples_decides_a_tie_with_the_tolerance() -> None:
     assert report.to_dict()["verdicts"][0]["needed"]["factor"] is None
 
 
-def _gaps(differences: list[float], errors: list[float]) -> Gaps:
+def _gaps(differences: list[float], errors: list[float], shifts: list[float] | None = None) -> Gaps:
     groups = tuple((k,) for k in range(len(differences)))
-    item = Comparisons("accuracy", np.array(differences), np.array(errors), groups)
+    centres = np.array(differences) + np.array(shifts or [0.0] * len(differences))
+    item = Comparisons("accuracy", np.array(differences), centres, np.array(errors), groups)
     totals = np.full((1, len(differences)), 100.0)
     return Gaps((item,), 2.0, totals, totals, True, np.zeros(1), np.zeros((1, 1)))
 
@@ -94,6 +96,28 @@ def test_needed_factor_is_the_smallest_that_decides(entries: list[tuple[float, f
     else:
         assert decided(1.001 * needed.factor)
         assert not decided(0.999 * needed.factor)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 0.3), st.floats(0.001, 0.1), st.floats(-1, 1)), min_size=1, max_size=6),
+    st.floats(0, 0.3),
+)
+def test_the_needed_factor_counts_what_pseudo_observations_shift(entries: list[Any], tolerance: float) -> None:
+    entries = [(d, e, part * e) for d, e, part in entries]
+    needed = needed_samples(_gaps(*map(list, zip(*entries, strict=True))), tolerance, tuple("abcdef"))
+    assert needed is not None
+    assume(1.01 < needed.factor < 1e6)
+
+    def decided(factor: float) -> bool:
+        halves = [2 * e / math.sqrt(factor) for _, e, _ in entries]
+        centres = [abs(d + shift / factor) for d, _, shift in entries]
+        gaps = [d for d, _, _ in entries]
+        low = max(min(d, c) - h for d, c, h in zip(gaps, centres, halves, strict=True))
+        high = max(max(d, c) + h for d, c, h in zip(gaps, centres, halves, strict=True))
+        return low > tolerance or high <= tolerance
+
+    assert decided(1.001 * needed.factor)
+    assert not decided(0.999 * needed.factor)
 
 
 def test_no_comparison_no_number() -> None:

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score
 
 from fairprune_plugin import audit_predictions
 from fairprune_plugin.audit.gaps import Gaps, gaps_of
+from fairprune_plugin.audit.intervals import paired_variance
 from fairprune_plugin.fairness.constraint import Constraint
 from fairprune_plugin.fairness.constraints import (
     AccuracyFloor,
@@ -27,6 +28,7 @@ from fairprune_plugin.fairness.constraints import (
     RateParity,
 )
 from fairprune_plugin.fairness.evaluator import Evaluator
+from fairprune_plugin.fairness.intervals import Z95, centre_shift, ends
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.fairness.outputs import Outputs
 from fairprune_plugin.fairness.rates import Rate
@@ -138,6 +140,53 @@ def test_intervals_cover_the_true_gap(rates: tuple[float, ...], sizes: tuple[int
         _, low, high = gaps(constraint, right, ids, trial, replicates=100).interval(0)
         covered += low <= truth + 1e-9 and high >= truth
     assert covered / trials > 0.89  # 95 % less three standard errors of this simulation
+
+
+@pytest.mark.parametrize("hits", [(25, 900), (24, 990), (20, 999), (25, 998)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"reference": "overall"}, {"reference": 1}], ids=str)
+def test_intervals_reach_as_far_as_those_of_training(hits: tuple[int, int], options: Any) -> None:
+    """Those have exact coverages of their own, in tests/fairness/test_intervals.py."""
+    right, ids = torch.zeros(1025, dtype=torch.bool), (torch.arange(1025) >= 25).long()
+    right[: hits[0]], right[25 : 25 + hits[1]] = True, True
+    logits, y = torch.where(right, 1.0, -1.0), torch.ones(1025).long()
+    for constraint in (AccuracyParity(0.02, **options), EqualOpportunity(0.02, **options)):
+        found = audit_predictions(logits, y, ids, constraint, bootstrap=200).verdicts[0]
+        expected = training_verdict(constraint, logits, y, ids, logits)
+        assert found.low <= expected.low + 1e-12
+        assert found.high >= expected.high - 1e-12
+        assert found.high - found.low < 1.25 * (expected.high - expected.low)
+    if hits[0] == 25:
+        assert found.status == "not decidable"  # Fisher's exact test: p = 0.16
+
+
+def test_no_loss_among_a_few_is_no_certainty() -> None:
+    """Where a model only loses, 25 samples without a loss have a chance of 11 % at a true loss of 8.5 %."""
+    dense, pruned, ids = torch.full((1025,), 2.0), torch.full((1025,), 2.0), (torch.arange(1025) >= 25).long()
+    pruned[25:110] = -1
+    constraint = DegradationParity(0.005)
+    dense[0] = pruned[0] = -1  # both wrong: not every prediction is one class
+    verdict = audit_predictions(pruned, torch.ones(1025).long(), ids, constraint, dense, bootstrap=200).verdicts[0]
+    assert verdict.gap == pytest.approx(0.085)
+    assert (verdict.status, verdict.low) == ("not decidable", 0.0)
+
+
+@pytest.mark.parametrize("n", [10, 25, 40, 100])
+def test_exact_coverage_of_changes(n: int) -> None:
+    gains, losses = torch.cartesian_prod(torch.arange(n + 1), torch.arange(n + 1)).double().unbind(dim=1)
+    gains, losses = (part[gains + losses <= n] for part in (gains, losses))
+    totals = torch.full_like(gains, n)
+    change = (gains - losses) / n
+    parts = zip((gains - losses).tolist(), (gains + losses).tolist(), strict=True)
+    variances = torch.tensor([paired_variance(total, squares, n, discordant=2) for total, squares in parts]).double()
+    one = torch.ones(len(change), 1, 1).double()
+    shift = centre_shift(one, *(part[:, None, None] for part in (change, totals, variances)), middle=0.0)
+    low, high = ends(change, change + shift, Z95 * variances.sqrt(), two_sided=False)
+    ways = (totals + 1).lgamma() - (gains + 1).lgamma() - (losses + 1).lgamma() - (n - gains - losses + 1).lgamma()
+    for gain, loss in ((0, 0.02), (0, 0.04), (0, 0.1), (0, 0.2), (0.02, 0.05), (0.05, 0.05), (0.01, 0.1)):
+        same = 1 - gain - loss
+        chances = ways.exp() * gain**gains * loss**losses * same ** (n - gains - losses)
+        covered = (low <= gain - loss + 1e-12) & (high >= gain - loss - 1e-12)
+        assert float((chances * covered).sum()) >= 0.93, (gain, loss)
 
 
 def test_more_groups_need_a_larger_critical_value() -> None:

@@ -21,7 +21,7 @@ def rates(**accuracies: float) -> tuple[RateOfGroup, ...]:
 
 def after(*gaps: float, status: str = "not decidable", shown: tuple[RateOfGroup, ...] = ()) -> Evaluation:
     verdicts = tuple(
-        Verdict(name, "r", gap, 0.01, TOLERANCE, gap <= TOLERANCE, status, gap + 0.01)
+        Verdict(name, "r", gap, 0.01, TOLERANCE, gap <= TOLERANCE, status, gap + 0.01, "", gap - 0.01, gap + 0.01)
         for name, gap in zip(NAMES, gaps, strict=False)
     )
     return Evaluation("validation", 100, 0.9, shown, verdicts, ())
@@ -40,7 +40,7 @@ def test_the_head_says_how_sure_it_is() -> None:
     assert say(after(0.04, status="satisfied"), []).startswith("On the validation data the constraint holds. ")
     within = say(after(0.04), [])
     assert within.startswith("On the validation data the gap is within the tolerance. ")
-    assert "equal_opportunity: gap 0.0400 (±0.0100) against a tolerance of 0.05, not decidable." in within
+    assert "equal_opportunity: gap 0.0400 (0.0300 to 0.0500) against a tolerance of 0.05, not decidable." in within
     assert say(after(0.2), []).startswith("NOT FEASIBLE: no model at the target size met the constraint")
     assert "no other moment of the run was looked at" in say(after(0.2), [], chosen=False)
 

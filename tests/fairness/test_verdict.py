@@ -12,6 +12,7 @@ from fairprune_plugin.fairness.constraints import (
     AccuracyParity,
     EqualizedOdds,
     EqualOpportunity,
+    LossParity,
 )
 from fairprune_plugin.fairness.intervals import Z95, gap_half_width
 from fairprune_plugin.fairness.multipliers import MultiplierConfig
@@ -124,3 +125,29 @@ def test_a_rate_that_nobody_has_leaves_the_constraint_unmet() -> None:
     found = verdict(EqualizedOdds(0.05), hits, totals)
     assert (found.gap, found.feasible, found.status) == (0.0, False, UNDECIDABLE)
     assert verdict(EqualizedOdds(0.05, min_group_size=1), hits, totals).feasible  # small groups are let be
+
+
+@pytest.mark.parametrize("reference", [None, "overall", 1], ids=str)
+def test_twenty_five_without_an_error_do_not_violate(reference: str | int | None) -> None:
+    """Fisher's exact test of 25 of 25 against 900 of 1000 has a p-value of 0.16."""
+    options = {} if reference is None else {"reference": reference}
+    out = verdict(AccuracyParity(0.02, **options), [[25, 900]], [[25, 1000]])  # type: ignore[arg-type]
+    assert out.status == UNDECIDABLE
+    assert out.gap - out.half_width > 0.02  # what margins and choices count in is as it was
+    assert out.upper == out.gap + out.half_width
+    assert (out.low, out.high) == (0.0, pytest.approx(out.upper))
+
+
+def test_the_ends_of_a_mean_without_bounds_are_around_it() -> None:
+    constraint = LossParity(0.1)
+    tracker = ConstraintTracker(constraint, Task(2), MultiplierConfig())
+    counts = tracker.new_counts()
+    counts.update(Outputs.parse(torch.linspace(-3, 1, 40), torch.ones(40)), (torch.arange(40) > 9).long())
+    out = judge(tracker, counts, "test")
+    assert (out.low, out.high) == (pytest.approx(out.gap - out.half_width), pytest.approx(out.gap + out.half_width))
+
+
+def test_an_undefined_gap_has_no_ends() -> None:
+    out = verdict(EqualOpportunity(0.5), [[5, 0]], [[10, 0]])
+    assert math.isnan(out.low)
+    assert math.isnan(out.high)

@@ -157,15 +157,20 @@ def judge(
 def needed_samples(gaps: Gaps, tolerance: float, names: tuple[str, ...]) -> NeededSamples | None:
     """The smallest factor on all samples at which the intervals decide, at today's point estimates.
 
-    With f times the samples the interval of a difference d is d ± h/√f. All must end below the tolerance: the largest
-    (h / (τ − d))²; or one must begin above it: the smallest (h / (d − τ))² among those beyond.
+    With f times the samples the interval of a difference d ends at h/√f from d and from d + s/f, as pseudo-observations
+    shift it the less the more samples there are. All must end below the tolerance: the largest factor of all; or one must
+    begin above it: the smallest of those beyond. Without the shift s a factor is (h / (d − τ))².
     """
     found = []
     for row, item in enumerate(gaps.comparisons):
-        for d, error, groups in zip(item.differences, item.errors, item.groups, strict=True):
-            distance = abs(tolerance - float(d))
-            half = gaps.critical * float(error)
-            factor = (half / distance) ** 2 if distance > 1e-12 else math.inf
+        for d, centre, error, groups in zip(item.differences, item.centres, item.errors, item.groups, strict=True):
+            half, shift = gaps.critical * float(error), float(centre - d)
+            if d > tolerance + 1e-12:
+                factor = _factor(half, -shift, float(d) - tolerance)
+            else:
+                factor = _factor(half, shift, tolerance - float(d))
+                if gaps.two_sided:  # the other end of an interval around 0
+                    factor = max(factor, _factor(half, -shift, tolerance + float(d)))
             found.append((d > tolerance + 1e-12, factor, row, groups))
     if not found:
         return None
@@ -174,6 +179,13 @@ def needed_samples(gaps: Gaps, tolerance: float, names: tuple[str, ...]) -> Need
     now = [(names[g], int(gaps.totals[row, g])) for g in groups]
     needed = tuple((name, n, None if math.isinf(factor) else math.ceil(n * factor)) for name, n in now)
     return NeededSamples(factor, gaps.comparisons[row].rate, needed)
+
+
+def _factor(half: float, shift: float, distance: float) -> float:
+    """The smallest f with half/√f ≤ distance and half/√f + shift/f ≤ distance."""
+    if distance <= 1e-12:
+        return math.inf
+    return ((half + math.sqrt(half * half + 4 * max(0.0, shift) * distance)) / (2 * distance)) ** 2
 
 
 def _scale(compared: ComparedRate) -> str:

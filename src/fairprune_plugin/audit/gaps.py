@@ -8,7 +8,9 @@ true difference then lies between the largest lower and the largest upper end. W
 
 Resampling is within groups (their sizes are as given, as for the Wilson intervals), a sample keeps its two predictions
 (paired). The standard error s of a group is the larger of the bootstrap's and of the closed form with pseudo-observations
-(Agresti and Caffo, 2000; for changes Agresti and Min, 2005): 16 right out of 16 is not certainty.
+(Agresti and Caffo, 2000; for changes Bonett and Price, 2012): 16 right out of 16 is not certainty. All of that error may lie
+on one side of the estimate, so each interval reaches as far around the difference with pseudo-observations, too
+(:func:`..fairness.intervals.centre_shift`).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from ..fairness import parity
 from ..fairness.constraint import Constraint
 from ..fairness.counts import RateCounts
 from ..fairness.families import Families
-from ..fairness.intervals import Z95
+from ..fairness.intervals import Z95, centre_shift, ends
 from ..fairness.outputs import Outputs
 from ..fairness.rates import Rate
 from .bootstrap import Array, resampled_sums
@@ -40,12 +42,14 @@ class Comparisons:
     Attributes:
         rate: Name of the compared rate.
         differences: ``(K,)``, as the tolerance bounds them: absolute values for two-sided demands.
+        centres: ``(K,)`` the differences with pseudo-observations; below 0 where those turn a two-sided difference round.
         errors: ``(K,)`` standard errors.
         groups: Which groups each difference is about.
     """
 
     rate: str
     differences: Array
+    centres: Array
     errors: Array
     groups: tuple[tuple[int, ...], ...]
 
@@ -78,8 +82,8 @@ class Gaps:
         if len(item.differences) == 0:
             return math.nan, math.nan, math.nan
         half = self.critical * item.errors
-        low, high = float((item.differences - half).max()), float((item.differences + half).max())
-        return float(item.differences.max()), max(0.0, low) if self.two_sided else low, high
+        low, high = ends(*map(torch.from_numpy, (item.differences, item.centres, half)), two_sided=self.two_sided)
+        return float(item.differences.max()), float(low.max()), float(high.max())
 
 
 def gaps_of(
@@ -103,14 +107,14 @@ def gaps_of(
     """
     rates, families = constraint.rates(outputs.task), Families(*constraint.families(outputs.task))
     counts = _counted(rates, outputs, ids, constraint)
-    values, variances, totals = counts.values(), counts.variances(), counts.totals
+    values, variances, totals, middle = counts.values(), counts.variances(), counts.totals, counts.middle()
     before = None
     if reference is not None:
         before = _counted(rates, reference, ids, constraint).values()
     if constraint.relative_to_dense:
         assert reference is not None  # the caller judges nothing else
         assert before is not None
-        values, before = values - before, None
+        values, middle, before = values - before, 0 * middle, None
         variances = _paired_variances(rates, outputs, reference, ids, constraint.num_groups)
     known = (totals > 0) & (totals >= constraint.min_group_size)
 
@@ -134,8 +138,12 @@ def gaps_of(
         with np.errstate(divide="ignore", invalid="ignore"):
             statistics.append(np.nan_to_num(np.abs(resampled - differences) / errors).max(axis=1, initial=0.0))
         groups = tuple(_about(line, constraint) for line in matrix)
+        members, shares = families.shares(row, known)
+        parts = (values[members], totals[members], variances[members], middle[members])
+        shifts = centre_shift(torch.from_numpy(matrix)[:, None] * shares, *parts).numpy()
         size = np.abs if two_sided else np.asarray
-        comparisons.append(Comparisons(name, size(differences), errors, groups))
+        towards = np.where(differences < 0, -1.0, 1.0) if two_sided else 1.0
+        comparisons.append(Comparisons(name, size(differences), towards * (differences + shifts), errors, groups))
         if old is not None and len(matrix):
             reference_gaps[row] = size(_differences(matrix, old[0][row])).max()
             changes[:, row] = size(resampled).max(axis=1) - size(_differences(matrix, old[1][:, row])).max(axis=1)
@@ -224,7 +232,7 @@ def _paired_variances(
             own = difference[counted & (ids == group)]
             n = len(own)
             if n and rate.indicator:
-                out[row, group] = paired_variance(float(own.sum()), float(own.square().sum()), n)
+                out[row, group] = paired_variance(float(own.sum()), float(own.square().sum()), n, discordant=2)
             elif n:
                 out[row, group] = float(own.var(correction=0)) / max(n - 1, 0.5)
     return out

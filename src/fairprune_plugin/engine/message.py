@@ -25,7 +25,7 @@ def message(
     if not after.verdicts:
         return "No constraint was asked for."
     parts = [
-        f"{v.title}: gap {v.gap:.4f} (±{v.half_width:.4f}) against a tolerance of {v.tolerance:g}, {v.status}"
+        f"{v.title}: gap {v.gap:.4f} ({v.low:.4f} to {v.high:.4f}) against a tolerance of {v.tolerance:g}, {v.status}"
         for v in after.verdicts
     ]
     head = f"On the {after.split} data the gap is within the tolerance"

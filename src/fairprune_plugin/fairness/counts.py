@@ -87,6 +87,11 @@ class RateCounts:
         indicator = self.indicator[:, None]
         return torch.where(self.totals > 0, torch.where(indicator, proportion, other), torch.nan)
 
+    def middle(self) -> Tensor:
+        """What one success and one failure say of each rate, ``(R, 1)`` float64: 1/2; NaN of a mean that has no bounds."""
+        half = torch.full(self.indicator.shape, 0.5, dtype=torch.float64, device=self.indicator.device)
+        return torch.where(self.indicator, half, torch.nan)[:, None]
+
     def _table(self) -> Tensor:
         """All sums in one tensor, ``(3, R, G)``: a training step's operations are too small to take three of each."""
         return torch.stack([self.totals, self.hits, self.squares])

@@ -58,7 +58,7 @@ class Evaluation:
 
     @property
     def upper_excess(self) -> float:
-        """By how much the worst upper 95 % bound of a gap exceeds the tolerance; 0 when all are within."""
+        """By how much the worst gap plus half width exceeds the tolerance; 0 when all are within."""
         return max([0.0, *(verdict.upper_excess for verdict in self.verdicts)])
 
     @property

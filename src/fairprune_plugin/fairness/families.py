@@ -57,6 +57,13 @@ class Families:
         """Samples behind each family, ``(R', G)``."""
         return totals if self._single else self._rows_on(totals.device) @ totals
 
+    def shares(self, family: int, defined: Tensor) -> tuple[Tensor, Tensor]:
+        """Which rates a family has, ``(M,)``, and the weight of each in the group's mean, ``(M, G)`` float64."""
+        members = self._rows[family].nonzero().reshape(-1).to(defined.device)
+        usable = defined.bool() if self._single else self._usable(defined.bool())
+        own = usable[members].double()
+        return members, own / own.sum(dim=0, keepdim=True).clamp_min(1)
+
     def _rows_on(self, device: torch.device) -> Tensor:
         if self._rows.device != device:
             self._rows = self._rows.to(device)

@@ -46,7 +46,7 @@ class MultiplierConfig:
         penalty: Augmented Lagrangian only: the penalty coefficient ρ.
         window: Number of recent batches that training-driven multipliers see.
         warmup: Training steps before the multipliers begin to move.
-        margin: How much stricter than the tolerance the multipliers are, in half widths of the gap's 95 % interval
+        margin: How much stricter than the tolerance the multipliers are, in half widths (1.96 standard errors of the gap)
             on the data that drive them (0: not at all). Tightening never goes below a tolerance of 0.
 
     Raises:

@@ -14,7 +14,7 @@ from . import parity
 from .constraint import Constraint
 from .counts import RateCounts
 from .families import Families
-from .intervals import gap_half_width
+from .intervals import centre_shift, ends, gap_contrast, gap_half_width
 from .multipliers import AUGMENTED, PAPER, MultiplierConfig, Multipliers
 from .outputs import Outputs, Task
 
@@ -136,6 +136,28 @@ class ConstraintTracker:
         variances = self.families.variance(counts.variances(), self._usable(counts, split))
         weights = self._reference(rates, counts)
         return gap_half_width(rates, variances, weights, self.constraint.reference_key, self.constraint.sides)
+
+    def intervals(self, counts: RateCounts, split: str) -> tuple[Tensor, Tensor]:
+        """Lower and upper ends of the gaps' 95 % intervals, ``(R,)`` each; NaN where undefined.
+
+        As far as :meth:`half_widths` says, around the gap and around what it is with pseudo-observations
+        (:func:`~.intervals.centre_shift`).
+        """
+        gaps, halves = self.gaps(counts, split), self.half_widths(counts, split)
+        rates, usable, variances = self.compared(counts, split), self._usable(counts, split), counts.variances()
+        contrast = gap_contrast(
+            rates,
+            self.families.variance(variances, usable),
+            self._reference(rates, counts),
+            self.constraint.reference_key,
+            self.constraint.sides,
+        )
+        values, middle, shifts = counts.values(), counts.middle(), torch.zeros_like(gaps)
+        for row in range(len(gaps)):
+            members, shares = self.families.shares(row, usable)
+            known = (values[members], counts.totals[members], variances[members], middle[members])
+            shifts[row] = centre_shift(contrast[row] * shares, *known)
+        return ends(gaps, gaps + shifts, halves, two_sided=len(self.constraint.sides) == 2)
 
     def compared(self, counts: RateCounts, split: str) -> Tensor:
         """The rates that are compared, ``(R, G)``: relative to the dense model where the constraint is, averaged

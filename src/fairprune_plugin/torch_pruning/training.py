@@ -75,8 +75,8 @@ class Training:
             select_by: Which snapshot is returned: one within the tolerance on validation data if there is any, then the
                 most accurate less the excess over the tolerance: that of the validation ``"gap"``, that of ``"both"``
                 this gap and the one on as many training batches (default; measured for moments that could be the best
-                only), or that of the ``"upper_bound"`` of the validation gap's 95 % interval, which is then what has to
-                be within the tolerance.
+                only), or that of the ``"upper_bound"``, validation gap plus 1.96 standard errors, which is then what has
+                to be within the tolerance.
             driver: Which data move the multipliers: ``"validation"`` (default if there is a loader), ``"train"``,
                 ``"both"``: whichever is violated more, or ``"folds"``: parts of the training data that are held out in
                 turn.
