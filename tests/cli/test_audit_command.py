@@ -325,6 +325,39 @@ def test_names_that_look_like_numbers_are_names(run: Run, names: tuple[str, str]
         assert sorted(grouping["groups"]) == sorted(names)
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        (9007199254740992, 9007199254740993),
+        (-5, 9007199254740993, 9007199254740992),
+        (2**63, 2**63 + 1),
+    ],
+    ids=["two-to-the-53", "three", "two-to-the-63"],
+)
+@pytest.mark.parametrize("missing", [False, True], ids=["all", "one-missing"])
+def test_long_ids_are_not_merged(run: Run, ids: tuple[int, ...], missing: bool) -> None:
+    rows = "".join(f"1,{number},2.0\n" for number in ids) * 50 + "1,,2.0\n" * missing
+    Path("ids.csv").write_text("label,sensitive,logit\n" + rows)
+    *_, err = run("--data", "ids.csv", "--logits", "logit", *FAST, "--json", "a.json")
+    assert ("1 samples have no value" in err) == missing
+    (grouping,) = json.loads(Path("a.json").read_text())["groupings"]
+    assert sorted(grouping["groups"]) == sorted(map(str, ids))
+    assert grouping["sizes"] == [50] * len(ids)
+    if not missing and max(ids) < 2**63:
+        np.savez(
+            "ids.npz", label=np.ones(50 * len(ids)), sensitive=np.array(ids * 50), logit=np.full(50 * len(ids), 2.0)
+        )
+        run("--data", "ids.npz", "--logits", "logit", *FAST, "--json", "b.json")
+        assert json.loads(Path("b.json").read_text())["groupings"] == [grouping]
+
+
+def test_whole_numbers_with_a_point_are_the_same_groups(run: Run) -> None:
+    Path("groups.csv").write_text("label,sensitive,logit\n" + "1,0.0,2.0\n1,1,2.0\n1,0,2.0\n" * 50)
+    run("--data", "groups.csv", "--logits", "logit", *FAST, "--json", "a.json")
+    (grouping,) = json.loads(Path("a.json").read_text())["groupings"]
+    assert (grouping["groups"], grouping["sizes"]) == (["0", "1"], [100, 50])
+
+
 def test_histories_of_one_file_name_are_told_apart_by_their_folders(run: Run) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "audit"))
     from audit_data import result

@@ -18,6 +18,7 @@ from ..errors import ConfigError, DataError
 from .imports import called
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d*)?")  # as numbers of groups are written
+_WHOLE = re.compile(r"-?\d+(\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,24 @@ def _numbers(table: Mapping[str, Any], names: Sequence[str], option: str, path: 
 def _attribute(column: Any) -> Any:
     """Whole numbers as a tensor, names as a list; an empty field, ``nan`` or ``None`` is a missing value.
 
-    What is written like a number otherwise (``02139``, ``18_25``, ``1e3``) is a name.
+    What is written like a number otherwise (``02139``, ``18_25``, ``1e3``) is a name, and so are numbers that the tensor
+    could not tell apart: float64, which missing values need, ends at 2⁵³, int64 at 2⁶³.
     """
     values = column.tolist() if isinstance(column, np.ndarray) else list(column)
     values = [int(value) if isinstance(value, bool) else value for value in values]
     names = [None if _absent(value) else value for value in values]
     if any(value is not None and not _NUMBER.fullmatch(str(value).strip()) for value in names):
         return [None if value is None else str(value) for value in names]
-    return torch.tensor([math.nan if value is None else float(value) for value in names], dtype=torch.float64)
+    present = [str(value).strip() for value in names if value is not None]
+    if not all(_WHOLE.fullmatch(value) for value in present):
+        return torch.tensor([math.nan if value is None else float(value) for value in names], dtype=torch.float64)
+    ids = [None if value is None else int(str(value).strip().split(".")[0]) for value in names]
+    complete = len(present) == len(ids)
+    if any(abs(value) >= (2**63 if complete else 2**53) for value in ids if value is not None):
+        return [None if value is None else str(value) for value in ids]
+    if complete:
+        return torch.tensor(ids, dtype=torch.int64)
+    return torch.tensor([math.nan if value is None else float(value) for value in ids], dtype=torch.float64)
 
 
 def _absent(value: Any) -> bool:
