@@ -260,6 +260,13 @@ def test_tables_with_holes(run: Run) -> None:
     assert "expected 3 values in line 2" in run("--data", "short.csv", "--logits", "logit")[2]
     Path("empty.csv").write_text("label,sensitive,logit\n")
     assert "a header and at least one row" in run("--data", "empty.csv", "--logits", "logit")[2]
+    Path("latin.csv").write_text("label,sensitive,logit\n1,Müller,2.0\n", encoding="latin-1")
+    _, _, err = run("--data", "latin.csv", "--logits", "logit")
+    assert "expected latin.csv as text in UTF-8, got bytes that are not (" in err
+    assert "Traceback" not in err
+    Path("twice.csv").write_text("label,sensitive,logit,logit\n1,f,2.0,-2.0\n")
+    _, _, err = run("--data", "twice.csv", "--logits", "logit")
+    assert "expected each name once in the header of twice.csv, got logit more than once: rename a column" in err
     np.savez("objects.npz", features=np.array([None, 1], dtype=object))
     assert "not as objects" in run("--data", "objects.npz", "--logits", "features")[2]
 

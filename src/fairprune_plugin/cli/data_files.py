@@ -106,10 +106,21 @@ def _alone(sensitive: Mapping[str, Any]) -> Any:
 
 
 def _read_csv(path: str) -> dict[str, Any]:
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-        names = reader.fieldnames or []
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            names = reader.fieldnames or []
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"expected {path} as text in UTF-8, got bytes that are not ({error.reason} at byte {error.start}): save it "
+            "again in UTF-8, in a spreadsheet as CSV UTF-8, or with iconv -f LATIN1 -t UTF-8 where LATIN1 is what it is in"
+        ) from error
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"expected each name once in the header of {path}, got {', '.join(twice)} more than once: rename a column"
+        )
     if not rows:
         raise DataError(f"expected a header and at least one row in {path}")
     for number, row in enumerate(rows, 2):
