@@ -145,6 +145,11 @@ def test_wrong_arguments() -> None:
         audit(First(), batches(), AccuracyParity(0.1), bootstrap=10)
     with pytest.raises(ConfigError, match="expected bins"):
         run(batches(), bins=True)
+    for seed in (-1, 1.5, "a"):
+        with pytest.raises(ConfigError, match=f"expected seed as a whole number ≥ 0, got {seed!r}"):
+            run(batches(), seed=seed)
+        with pytest.raises(ConfigError, match="expected seed"):
+            audit_predictions(X[:, 0], Y, S, AccuracyParity(0.1), seed=seed)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="expected a constraint such as"):
         audit(First(), batches(), "accuracy_parity")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="expected 2 class names for 2 classes, got 1"):

@@ -213,6 +213,7 @@ def test_several_attributes_and_history(run: Run) -> None:
         ((*TABLE, "--constraint", "accuracy_parity:0.1", "--groups", "F,M"), "no sample belongs to a group"),
         ((*TABLE, "--groups", "f,m", "--groups", "race=0,1"), "--groups ATTRIBUTE=A,B"),
         ((*TABLE, "--batch-size", "0"), "--batch-size ≥ 1"),
+        ((*TABLE, "--seed", "-1"), "expected seed as a whole number ≥ 0, got -1"),
         ((*TABLE, "--history", "table.csv"), "as the JSON of a FitResult"),
         ((*TABLE, "--html", "no/such/folder.html"), "No such file"),
         (("--model", "whole.pt", *MODEL[4:]), "--allow-pickle if you trust it"),

@@ -72,7 +72,7 @@ def audit(
         ConfigError: For unusable arguments.
         DataError: For a loader, or model outputs, that cannot be read; the message says what is missing.
     """
-    given = _checked(constraints, reference_model is not None, bootstrap, bins)
+    given = _checked(constraints, reference_model is not None, bootstrap, bins, seed)
     runs = runs_of(history)
     predictions = collect(model, loader, reference_model, split=split, forward=forward, scores=scores)
     return _audit(
@@ -119,7 +119,7 @@ def audit_predictions(
         ConfigError: For unusable arguments.
         DataError: For predictions that do not fit together.
     """
-    given = _checked(constraints, reference_logits is not None, bootstrap, bins)
+    given = _checked(constraints, reference_logits is not None, bootstrap, bins, seed)
     runs = runs_of(history)
     for name, values in (("logits", logits), ("targets", targets)):
         if not isinstance(values, Tensor):
@@ -206,7 +206,9 @@ def _grouping(
     )
 
 
-def _checked(constraints: Constraints, has_reference: bool, bootstrap: int, bins: int) -> tuple[Constraint, ...]:
+def _checked(
+    constraints: Constraints, has_reference: bool, bootstrap: int, bins: int, seed: int
+) -> tuple[Constraint, ...]:
     given = constraints_of(constraints)
     for constraint in given:
         if constraint.relative_to_dense and not has_reference:
@@ -214,7 +216,7 @@ def _checked(constraints: Constraints, has_reference: bool, bootstrap: int, bins
                 f"{constraint.name} compares with the dense model: pass it as reference_model (its predictions as "
                 "reference_logits)"
             )
-    for name, value, least in (("bootstrap", bootstrap, 100), ("bins", bins, 2)):
+    for name, value, least in (("bootstrap", bootstrap, 100), ("bins", bins, 2), ("seed", seed, 0)):
         whole_number(name, value, least)
     if not has_reference:
         _warn_of_floors(given)
