@@ -62,6 +62,27 @@ def test_any_batch_size(form: str) -> None:
     torch.testing.assert_close(got, model.eval()(more))
 
 
+class Switched(nn.Module):
+    """Takes a flag and a number beside its tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, flag: bool = True, times: int = 1) -> Tensor:
+        y: Tensor = times * self.layer(x)
+        return -y if flag else y
+
+
+@pytest.mark.parametrize("form", ["tuple", "dict"])
+def test_any_batch_size_beside_arguments_that_are_no_tensors(form: str) -> None:
+    model, x, more = Switched(), torch.randn(4, 6), torch.randn(9, 6)
+    inputs = (x, False, 2) if form == "tuple" else {"x": x, "flag": False, "times": 2}
+    run = export_program(model, inputs, dynamic_batch=True).module()
+    got = run(more, False, 2) if form == "tuple" else run(x=more, flag=False, times=2)
+    torch.testing.assert_close(got, model(more, False, 2))
+
+
 @pytest.mark.parametrize("inputs", [torch.randn(1, 6), (torch.randn(4, 6), torch.randn(3, 6))], ids=["one", "uneven"])
 def test_any_batch_size_needs_a_batch(inputs: object) -> None:
     with pytest.raises(ConfigError, match="dynamic_batch"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..engine.evaluate import mode
 from ..errors import ConfigError, UnsupportedModelError
@@ -46,9 +46,11 @@ def floats(outputs: Any) -> list[Tensor]:
 
 
 def batch_axes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Which dimensions may vary: the first of every tensor, under one name."""
+    """Which dimensions may vary: the first of every tensor, under one name; nothing of other arguments."""
     batch = torch.export.Dim("batch")
-    axes: tuple[tuple[Any, ...], dict[str, Any]] = tree_map_only(Tensor, lambda _: {0: batch}, (args, kwargs))
+    axes: tuple[tuple[Any, ...], dict[str, Any]] = tree_map(
+        lambda leaf: {0: batch} if isinstance(leaf, Tensor) else None, (args, kwargs)
+    )
     return axes
 
 
