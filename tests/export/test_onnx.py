@@ -61,6 +61,31 @@ def test_a_failure_leaves_the_older_file(tmp_path: Path) -> None:
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("model.onnx", "older")]
 
 
+class Doubles(nn.Module):
+    """A convolution in float64, for which onnxruntime has no kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x.double())
+        return y
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [(Doubles(), torch.randn(2, 3, 8, 8)), (nn.Linear(4, 2).bfloat16(), torch.randn(3, 4).bfloat16())],
+    ids=["double", "bfloat16"],
+)
+def test_what_onnxruntime_cannot_run_is_refused_in_words(tmp_path: Path, model: nn.Module, inputs: Tensor) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    with pytest.raises(UnsupportedModelError, match=r"onnxruntime cannot take this model .*try model\.float\(\)"):
+        export_onnx(model, inputs, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [

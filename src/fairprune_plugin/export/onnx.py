@@ -65,9 +65,17 @@ def export_onnx(
             raise
         except Exception as error:  # neither is what the exporter raises
             raise not_exportable("torch.onnx.export", error, dynamic_batch) from error
-        session = runtime.InferenceSession(str(unfinished), providers=["CPUExecutionProvider"])
         calls = [(args, kwargs), *([fewer(args, kwargs)] if dynamic_batch else [])]
-        return max(difference(answers(model, *call), _run(session, *call), "onnxruntime", tolerance) for call in calls)
+        try:
+            session = runtime.InferenceSession(str(unfinished), providers=["CPUExecutionProvider"])
+            found = [_run(session, *call) for call in calls]
+        except Exception as error:  # onnxruntime has an error class of its own for each status
+            hint = "; most of its operators take float32 alone: for another dtype try model.float()"
+            raise not_exportable("onnxruntime", error, dynamic_batch, hint) from error
+        return max(
+            difference(answers(model, *call), got, "onnxruntime", tolerance)
+            for call, got in zip(calls, found, strict=True)
+        )
 
 
 def _file(path: Any) -> Path:

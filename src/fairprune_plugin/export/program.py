@@ -102,12 +102,12 @@ def check_removed(model: nn.Module) -> None:
             )
 
 
-def not_exportable(by: str, error: Exception, dynamic_batch: bool) -> UnsupportedModelError:
-    """The first line of what an exporter says, with what may help."""
+def not_exportable(by: str, error: Exception, dynamic_batch: bool, hint: str = "") -> UnsupportedModelError:
+    """The first line of what an exporter says, with what may help; ``hint`` says more of it."""
     # Torch's ONNX exporter wraps the error in a report of its attempts, coloured for a terminal.
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     first = _COLOURS.sub("", str(cause)).strip().split("\n", 1)[0][:300]
     advice = "try dynamic_batch=False, or rewrite" if dynamic_batch else "rewrite"
     return UnsupportedModelError(
-        f"{by} cannot take this model ({type(cause).__name__}: {first}): {advice} what it stumbles over"
+        f"{by} cannot take this model ({type(cause).__name__}: {first}): {advice} what it stumbles over{hint}"
     )
