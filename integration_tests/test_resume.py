@@ -231,6 +231,49 @@ def test_a_parameter_that_a_function_closes_over_goes_on_where_it_was(tmp_path: 
     assert_equal(closed(tmp_path, seed=3, checkpoint_every=5), expected)
 
 
+class Counting(resumable_run.Dropping):
+    """A model that keeps a number of its own beside its tensors."""
+
+    steps: Any = 0
+
+    def get_extra_state(self) -> Any:
+        return {"steps": self.steps}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.steps = state["steps"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled():
+            self.steps += 1
+        return super().forward(x)
+
+
+@pytest.fixture
+def _counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumable_run, "Dropping", Counting)
+
+
+@pytest.mark.usefixtures("_counting")
+def test_what_a_model_keeps_beside_its_tensors_is_that_of_the_best_moment(tmp_path: Path) -> None:
+    result, pruner = train(None)
+    at_target = [row.step for row in result.history if row.at_target]
+    assert pruner.model.steps in at_target
+    with pytest.raises(Stopped):
+        train(tmp_path, forward=stop_after(45, fail), checkpoint_every=5)
+    again, other = train(tmp_path, seed=3, checkpoint_every=5)
+    assert_equal(facts(again, other), facts(result, pruner))
+
+
+@pytest.mark.usefixtures("_counting")
+def test_a_model_that_keeps_what_checkpoints_cannot_hold_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Counting, "get_extra_state", lambda model: random.Random(0))
+    with pytest.raises(ConfigError, match="tensors and plain values only"):
+        train(tmp_path, forward=stop_after(1, fail))
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- interrupted -------------------------------------------------------------------------------------------
 
 

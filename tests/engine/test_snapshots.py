@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -63,6 +65,43 @@ def test_the_best_state_is_copied_and_brought_back_into_the_live_tensors() -> No
     assert model.weight.tolist() == model.running_mean.tolist() == [1.0, 1.0]
     assert best.best is not None
     assert (best.best.step, best.best.keep.tolist()) == (1, [True, False])
+
+
+class Versioned(nn.Linear):
+    """Keeps something beside its tensors, in a state of its own."""
+
+    def __init__(self, extra: Any) -> None:
+        super().__init__(1, 1)
+        self.extra = extra
+
+    def get_extra_state(self) -> Any:
+        return self.extra
+
+    def set_extra_state(self, state: Any) -> None:
+        self.extra = state
+
+
+@pytest.mark.parametrize(
+    ("first", "change", "expected"),
+    [
+        ({"seen": [1]}, lambda extra: extra["seen"].append(2), {"seen": [1]}),
+        (torch.ones(2), lambda extra: extra.add_(1), torch.ones(2)),
+    ],
+    ids=["plain", "tensor"],
+)
+def test_what_a_module_keeps_beside_its_tensors_comes_back(first: Any, change: Any, expected: Any) -> None:
+    model, best = nn.Sequential(Versioned(first)), BestSnapshot()
+    live = model[0].weight
+    live.data.fill_(1.0)
+    best.offer(model, torch.ones(1), evaluation(0.8, 0.05), 1)
+    change(model[0].extra)
+    for _ in range(2):
+        live.data.fill_(2.0)
+        best.restore(model)
+        torch.testing.assert_close(model[0].extra, expected)
+        assert model[0].weight is live
+        assert live.item() == 1.0
+        change(model[0].extra)  # what was restored is the module's own
 
 
 def test_ties_go_to_the_later_one() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ class Snapshot:
     """A model's state (at the target sparsity), how it did on the validation split, and by how much the gap on
     training data exceeded the tolerance."""
 
-    state: dict[str, Tensor]
+    state: dict[str, Any]
     keep: Tensor
     evaluation: Evaluation
     step: int
@@ -24,6 +26,7 @@ class Snapshot:
 
 GAP = "gap"
 UPPER_BOUND = "upper_bound"
+EXTRA = "_extra_state"
 BOTH = "both"
 SELECTIONS = (BOTH, GAP, UPPER_BOUND)
 
@@ -81,7 +84,10 @@ class BestSnapshot:
         offered = rank(evaluation, self._select_by, training_excess)
         if self.best is not None and offered < rank(self.best.evaluation, self._select_by, self.best.training_excess):
             return False
-        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        state = {
+            name: value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+            for name, value in model.state_dict().items()
+        }
         self.best = Snapshot(state, keep.clone(), evaluation, step, training_excess)
         return True
 
@@ -90,5 +96,9 @@ class BestSnapshot:
         """Puts the best state back into the live tensors (no parameter object changes)."""
         assert self.best is not None
         live = model.state_dict()
-        for name, tensor in self.best.state.items():
-            live[name].copy_(tensor)
+        extra = {name for name in live if name.rpartition(".")[2] == EXTRA or not isinstance(live[name], Tensor)}
+        for name, value in self.best.state.items():
+            if name not in extra:
+                live[name].copy_(value)
+        if extra:  # what modules make of it is theirs to say
+            model.load_state_dict(copy.deepcopy(self.best.state), strict=False)
