@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from fairprune_plugin.errors import ConfigError, UnsupportedModelError
 from fairprune_plugin.nni import BiFPPruner, configure_structured, speedup
-from nni_toys import evaluator, mlp
+from nni_toys import batches, evaluator, mlp
 
 
 class Residual(nn.Module):
@@ -225,6 +226,81 @@ def test_a_softmax_over_channels() -> None:
     with pytest.raises(UnsupportedModelError, match="exclude_op_names"):
         configure_structured(model, torch.randn(3, 6), [{"op_names": ["0"], "sparse_ratio": 0.5}])
     configure_structured(model, torch.randn(3, 6), [{"op_names": ["0"], "sparse_ratio": 0.5}], self_check=False)
+
+
+class Gated(nn.Module):
+    """Hidden features times their own mean: each of them reaches the output through all others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.fc = nn.Linear(8, 16), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x) + 1)
+        out: Tensor = self.fc(x * (x.mean(1, keepdim=True) - 0.5))
+        return out
+
+
+FEATURES = batches(1)[0][0]
+OF_A: list[dict[str, Any]] = [{"op_names": ["a"], "sparse_ratio": 0.5}]
+
+
+def test_the_pruner_tries_the_masks_of_a_graph_first() -> None:
+    model = Gated()
+    with pytest.raises(UnsupportedModelError, match=r"not the same as a pruned one.*exclude_op_names"):
+        BiFPPruner(model, OF_A, evaluator(model), 2, 6, dummy_input=FEATURES)
+    assert not hasattr(model.a, "_nni_wrapper")
+
+
+def test_with_an_evaluators_input_rows_are_masked_where_consumers_are_another_function() -> None:
+    model, last = Gated(), []
+
+    def watch(bound: nn.Module, _: int) -> None:
+        with torch.no_grad():
+            last[:] = [bound(FEATURES)]
+
+    pruner = BiFPPruner(model, OF_A, evaluator(model, watch=watch, dummy_input=FEATURES), 2, 6)
+    assert not any(unit_set.inside for unit_set in pruner.units.sets)
+    _, masks = pruner.compress(8, None)
+    assert float(masks["a"]["weight"].mean()) == 0.5
+    assert torch.allclose(model(FEATURES), last[0], atol=1e-6)  # what was trained is what comes out
+
+
+def test_masks_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    module = importlib.import_module("fairprune_plugin.nni.structured")
+    real = module.check
+    monkeypatch.setattr(module, "check", lambda rebuild: (tried.append(1), real(rebuild)))
+    asked = [{"op_names": ["0", "3"], "sparse_ratio": 0.5}]
+    model = mlp()
+    structured = configure_structured(model, FEATURES, asked)
+    assert len(tried) == 1
+    BiFPPruner(model, structured, evaluator(model), 2, 6).unwrap_model()
+    BiFPPruner(model, structured, evaluator(model, dummy_input=FEATURES), 2, 6).unwrap_model()
+    assert len(tried) == 1
+    for options in ({"dummy_input": FEATURES}, {}):
+        pruner = BiFPPruner(model, asked, evaluator(model, dummy_input=FEATURES), 2, 6, **options)
+        assert all(unit_set.inside for unit_set in pruner.units.sets)
+        pruner.unwrap_model()
+    assert len(tried) == 3
+    model = Gated()
+    waived = configure_structured(model, FEATURES, OF_A, self_check=False)
+    BiFPPruner(model, waived, evaluator(model), 2, 6)
+    assert len(tried) == 3
+
+
+def test_a_model_that_cannot_be_copied() -> None:
+    class Uncopied(nn.Sequential):
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise TypeError("one of a kind")
+
+    model, asked = Uncopied(*mlp()), [{"op_names": ["0", "3"], "sparse_ratio": 0.5}]
+    with pytest.raises(UnsupportedModelError, match=r"cannot be copied \(TypeError: one of a kind\).*self_check=False"):
+        BiFPPruner(model, asked, evaluator(model), 2, 6, dummy_input=FEATURES)
+    BiFPPruner(model, asked, evaluator(model, dummy_input=FEATURES), 2, 6).unwrap_model()
+    pruner = BiFPPruner(model, configure_structured(model, FEATURES, asked, self_check=False), evaluator(model), 2, 6)
+    assert all(unit_set.inside for unit_set in pruner.units.sets)
 
 
 def test_a_later_entry_keeps_the_targets_that_the_first_one_left() -> None:

@@ -65,7 +65,8 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
     Raises:
         ConfigError: For arguments that cannot work, before any training; also for a ``config_list`` in conflict with
             the graph of ``dummy_input``, naming the layers.
-        UnsupportedModelError: If that graph cannot be built, or a layer or group norm crosses its channels.
+        UnsupportedModelError: If that graph cannot be built, a layer or group norm crosses its channels, or a channel
+            masked where it is read is not one whose row is masked (tried on a copy).
     """
 
     def __init__(

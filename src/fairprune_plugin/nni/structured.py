@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -24,11 +24,13 @@ class StructuredConfig(list[dict[str, Any]]):
 
     Attributes:
         dummy_input: As given to :func:`configure_structured`.
+        tried: Layers whose masks were tried on copies with that input, or were not because the user said so.
     """
 
-    def __init__(self, entries: list[dict[str, Any]], dummy_input: Any) -> None:
+    def __init__(self, entries: list[dict[str, Any]], dummy_input: Any, tried: Iterable[str] = ()) -> None:
         super().__init__(entries)
         self.dummy_input = dummy_input
+        self.tried = frozenset(tried)
 
 
 def configure_structured(
@@ -65,7 +67,7 @@ def configure_structured(
     _check_complete(graph, layers)
     group_of = {name: group for group in graph.groups for name in producers(group)}
     if self_check:
-        _self_check(model, dummy_input, layers)
+        _self_check(graph, dummy_input, layers)
     settings = _settings_by_layer(model, config_list, set(layers))
     entries = _other_entries(model, config_list, set(layers))
     seen: list[HostGroup] = []
@@ -82,16 +84,19 @@ def configure_structured(
         if group not in seen:
             seen.append(group)
             entries += _norm_entries(model, group, layer, entries)
-    return StructuredConfig(entries, dummy_input)
+    return StructuredConfig(entries, dummy_input, layers)
 
 
-def graph_of(model: nn.Module, dummy_input: Any, config_list: list[dict[str, Any]]) -> ChannelGraph:
+def graph_of(
+    model: nn.Module, dummy_input: Any, config_list: list[dict[str, Any]], *, self_check: bool = True
+) -> ChannelGraph:
     """The dependency graph for a config whose masks agree with it.
 
     Args:
         model: Not wrapped.
         dummy_input: As for :func:`configure_structured`.
         config_list: Selects at least one layer for output channels.
+        self_check: As for :func:`configure_structured`.
 
     Raises:
         ConfigError: If layers that lose channels together are not all selected or have no common
@@ -110,6 +115,8 @@ def graph_of(model: nn.Module, dummy_input: Any, config_list: list[dict[str, Any
                 f"({', '.join(map(repr, ids.values()))}): give them one, as configure_structured(model, dummy_input, "
                 "config_list) does"
             )
+    if self_check:
+        _self_check(graph, dummy_input, layers)
     return graph
 
 
@@ -132,14 +139,25 @@ def graph_if_traceable(
     if not layers:
         return None
     if dummy_input is not None:
-        return graph_of(model, dummy_input, config_list)
+        return graph_of(model, dummy_input, config_list, self_check=not _tried(config_list, dummy_input, layers))
     # Not get_dummy_input(): Lightning's falls back to a batch of the loader, labels and all.
     given = (getattr(evaluator, name, None) for name in ("dummy_input", "_dummy_input"))
     dummy_input = next((value for value in given if value is not None), None)
+    if dummy_input is None:
+        return None
     try:
-        return None if dummy_input is None else ChannelGraph(model, dummy_input, layers)
+        graph = ChannelGraph(model, dummy_input, layers)
+        _self_check(graph, dummy_input, layers)
     except (ConfigError, UnsupportedModelError):
         return None  # the evaluator's input may be there for other reasons: rows are masked, as NNI does
+    return graph
+
+
+def _tried(config_list: list[dict[str, Any]], dummy_input: Any, layers: list[str]) -> bool:
+    """Whether :func:`configure_structured` has tried these layers' masks with this input."""
+    if not isinstance(config_list, StructuredConfig):
+        return False
+    return config_list.dummy_input is dummy_input and config_list.tried >= set(layers)
 
 
 def _weight_setting(entry: Mapping[str, Any], key: str) -> Any:
@@ -164,9 +182,19 @@ def _check_complete(graph: ChannelGraph, layers: list[str]) -> None:
             )
 
 
-def _self_check(model: nn.Module, dummy_input: Any, layers: list[str]) -> None:
+def _self_check(original: ChannelGraph, dummy_input: Any, layers: list[str]) -> None:
+    """Tries on copies whether a channel masked where it is read is a channel whose row is masked."""
+    if not original.groups:
+        return
+
     def rebuild() -> tuple[Any, list[HostGroup], Run]:
-        twin, inputs = copy.deepcopy((model, dummy_input))
+        try:
+            twin, inputs = copy.deepcopy((original.model, dummy_input))
+        except Exception as error:  # a layer's own __deepcopy__ may raise anything
+            raise UnsupportedModelError(
+                f"masks are tried on a copy of the model, and it cannot be copied ({type(error).__name__}: {error}): make "
+                "it fit for copy.deepcopy, or use configure_structured(…, self_check=False)"
+            ) from error
         randomise_norms(twin, torch.Generator().manual_seed(0))
         grow(parameter for parameter in twin.parameters() if parameter.dim() > 1)
         graph = ChannelGraph(twin, inputs, layers)
