@@ -139,6 +139,40 @@ def test_masks_that_do_not_fit(masks: Any, words: str, method: str) -> None:
     assert all(torch.equal(tensor, untouched[name]) for name, tensor in model.state_dict().items())
 
 
+class Branches(nn.Module):
+    """Two branches side by side, times a gate over both: each branch has half of the gate's channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.gate, self.fc = nn.Linear(8, 4), nn.Linear(8, 4), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc(torch.cat([self.a(x), self.b(x)], 1) * self.gate(x))
+        return out
+
+
+@pytest.mark.parametrize("method", ["torch_pruning", "nni"])
+def test_layers_that_share_some_of_their_channels(method: str) -> None:
+    masks = {"a": rows(0, 1, 2, size=4), "b": rows(3, size=4), "gate": rows(0, 1, 2, 7, size=8)}
+    model = Branches().eval()
+    with torch.no_grad():
+        for name, targets in masks.items():
+            for key, mask in targets.items():
+                model.get_parameter(f"{name}.{key}").mul_(mask)
+    expected = model(X)
+    small = speedup(model, masks, X, method=method)
+    assert [len(small.get_parameter(f"{name}.weight")) for name in ("a", "b", "gate")] == [1, 3, 4]
+    assert torch.allclose(small(X), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["torch_pruning", "nni"])
+def test_layers_that_share_some_of_their_channels_and_hide_different_ones(method: str) -> None:
+    masks = {"a": rows(0, size=4), "b": rows(3, size=4), "gate": rows(0, 6, size=8)}
+    with pytest.raises(ConfigError, match=r"(b and gate|gate and b) lose .* \(1 and 1, 2 differ\)"):
+        speedup(Branches(), masks, X, method=method)
+
+
 def test_channels_that_nni_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a graph to check the masks against, what NNI leaves is noticed afterwards."""
 

@@ -154,10 +154,13 @@ def _removal(
 
 
 def _hidden_units(graph: ChannelGraph, group: HostGroup, hidden: Mapping[str, Tensor]) -> Tensor:
-    """Units that every producer's mask hides, ``(U,)`` bool."""
-    found: dict[str, Tensor] = {}
+    """Units that the masks of their producers hide, ``(U,)`` bool. A layer in front of a concatenation has some of them."""
+    joined = torch.zeros(group.channels.num_units, dtype=torch.bool)
+    found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, unit in producers(group).items():
         rows = hidden[name].to(unit.device)
+        carried = torch.zeros(group.channels.num_units, dtype=torch.bool, device=unit.device)
+        carried[unit[unit >= 0]] = True
         gone = torch.zeros(group.channels.num_units, dtype=torch.bool, device=unit.device)
         gone[unit[rows & (unit >= 0)]] = True
         if bool((gone[unit.clamp_min(0)] & ~rows & (unit >= 0)).any()):
@@ -172,16 +175,18 @@ def _hidden_units(graph: ChannelGraph, group: HostGroup, hidden: Mapping[str, Te
                 f"the mask of {name} hides some channels of a unit and keeps others (there are "
                 f"{group.channels.num_units} units); {fix}"
             )
-        found[name] = gone
-    first = next(iter(found))
-    for name, gone in found.items():
-        if not torch.equal(gone, found[first]):
-            raise ConfigError(
-                f"{first} and {name} lose channels together, but their masks hide different ones "
-                f"({int(found[first].sum())} and {int(gone.sum())}, {int((gone ^ found[first]).sum())} differ): give them "
-                "one dependency_group_id, as configure_structured(model, dummy_input, config_list) does"
-            )
-    return found[first].cpu()
+        for first, (theirs, units) in found.items():
+            both = carried & units
+            differ = int(((gone ^ theirs) & both).sum())
+            if differ:
+                raise ConfigError(
+                    f"{first} and {name} lose channels together, but their masks hide different ones "
+                    f"({int((theirs & both).sum())} and {int((gone & both).sum())}, {differ} differ): give them one "
+                    "dependency_group_id, as configure_structured(model, dummy_input, config_list) does"
+                )
+        found[name] = gone, carried
+        joined |= gone.cpu()
+    return joined
 
 
 def _nni_speedup(model: nn.Module, masks: Masks, dummy_input: Any, hidden: Mapping[str, Tensor]) -> None:
