@@ -20,6 +20,7 @@ from nni.compression import LightningEvaluator
 from nni.compression.utils import evaluator as nni_evaluators
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
+from fairprune_plugin import FairPruneWarning
 from fairprune_plugin.errors import ConfigError
 from fairprune_plugin.nni import BiFPPruner
 from fairprune_plugin.nni.evaluators import (
@@ -180,6 +181,43 @@ def test_every_form_of_training_step_can_be_patched(step: Any, patches: int) -> 
     losses = model.stepped // 2 if step is every_other else model.stepped
     assert seen == [BATCH] * (patches * losses)
     assert model.training_step.__func__ is step
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`:UserWarning")
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_our_pruner_passes_over_batches_that_are_left_out(momentum: float) -> None:
+    """They teach nothing, but count as steps: for Lightning, and for the schedule of the mask."""
+    model = module_class(lightning())()
+    model.training_step = types.MethodType(every_other, model)
+    model.configure_optimizers = lambda: nni.trace(torch.optim.SGD)(model.parameters(), lr=0.1, momentum=momentum)
+    with patched_evaluators():
+        pruner = PRUNERS["bifp"](model, evaluator_for(lightning()))
+        masks = compress(pruner)
+    assert model.stepped == pruner.engine.step_index == STEPS
+    assert pruner.engine.passes == STEPS // 2
+    assert float(pruner.lagrangian.trackers[0].counts.totals.sum()) <= BATCH * STEPS // 2
+    for name in ("fc1", "fc2"):
+        weight, mask = model.get_parameter(f"{name}.weight"), masks[name]["weight"]
+        assert float(mask.mean()) == 0.5
+        assert bool((weight * (1 - mask) == 0).all())
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`:UserWarning")
+def test_our_pruner_says_that_every_batch_was_left_out() -> None:
+    model = module_class(lightning())()
+    model.training_step = types.MethodType(lambda self, batch: None, model)
+    with patched_evaluators():
+        pruner = PRUNERS["bifp"](model, evaluator_for(lightning()))
+        with pytest.warns(FairPruneWarning, match=r"no step taught the scores.*training_step returned None"):
+            compress(pruner)
+
+
+def test_our_pruner_refuses_manual_optimization() -> None:
+    model = module_class(lightning())()
+    model.automatic_optimization = False
+    with patched_evaluators(), pytest.raises(ConfigError, match=r"automatic_optimization = False.*let Lightning step"):
+        PRUNERS["bifp"](model, evaluator_for(lightning()))
+    assert not hasattr(model.fc1, "_nni_wrapper")
 
 
 @pytest.mark.parametrize("limits", [{"max_epochs": 1}, {"max_steps": 3}, {"max_epochs": 2, "max_steps": 5}])

@@ -54,8 +54,8 @@ def check_evaluator(evaluator: Any, model: nn.Module) -> None:
     """An evaluator that trains this model.
 
     Raises:
-        ConfigError: If it is none, cannot train with the trainer installed, its optimizers are not traced, or they hold
-            none of the model's parameters.
+        ConfigError: If it is none, cannot train with the trainer installed, its optimizers are not traced, they hold
+            none of the model's parameters, or the model steps them itself (Lightning's manual optimization).
     """
     if not isinstance(evaluator, Evaluator):
         raise ConfigError(
@@ -64,6 +64,11 @@ def check_evaluator(evaluator: Any, model: nn.Module) -> None:
         )
     _check_trainer(evaluator, LightningEvaluator, 2, "pytorch_lightning", "lightning")
     _check_trainer(evaluator, TransformersEvaluator, 5, "transformers")
+    if isinstance(evaluator, LightningEvaluator) and not getattr(model, "automatic_optimization", True):
+        raise ConfigError(
+            "the LightningModule has automatic_optimization = False: its training_step steps the optimizer before it "
+            "returns the loss, to which this pruner adds its own part; let Lightning step (automatic_optimization = True)"
+        )
     if not evaluator._initialization_complete:
         for optimizer in _optimizers_before(evaluator):
             check_traced(optimizer, "model.parameters(), …")
@@ -77,6 +82,11 @@ def check_evaluator(evaluator: Any, model: nn.Module) -> None:
                 "the evaluator's optimizer holds no parameter of this model, so that nothing would be trained: make "
                 "it from model.parameters() of the model that is pruned"
             )
+
+
+def steps_itself(evaluator: Any) -> bool:
+    """Whether the evaluator's trainer, and no function of the user's, takes the loss and steps the optimizer."""
+    return isinstance(evaluator, LightningEvaluator) and bool(getattr(evaluator.model, "automatic_optimization", True))
 
 
 def _check_trainer(evaluator: Any, cls: Any, first_broken: int, *packages: str) -> None:

@@ -19,6 +19,7 @@ from ..fairness.constraint import Constraint
 from ..fairness.multipliers import UNKNOWN_LENGTH, MultiplierConfig
 from ..masks.masked_weights import MaskedWeights
 from ..masks.saliency import group_magnitude
+from ..warn import warn_caller
 from . import config_list as configs
 from .capture import Field
 from .evaluator_checks import check_evaluator
@@ -213,7 +214,8 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
 
         Warns:
             FairPruneWarning: If training ended between the goals and ``max_steps``: the masks are final by then, the
-                weights have settled for fewer steps than asked.
+                weights have settled for fewer steps than asked; or if every batch that would have taught the mask was
+            left out.
         """
         self._check_untrained()
         check_length(max_steps, max_epochs)
@@ -291,6 +293,11 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         self._masks.bake()
         self._done = True
         self._schedule.warn_if_short(steps, due)
+        if engine.scores.updates == 0 and not bool(engine.weights.keep.all()):
+            warn_caller(
+                "no step taught the scores anything, as all of their batches were left out (training_step returned None): "
+                "units went by their scores before training; let training_step return a loss"
+            )
 
     # ---- goals ---------------------------------------------------------------------------------------------
 

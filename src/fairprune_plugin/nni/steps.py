@@ -17,6 +17,7 @@ from ..engine.validation_stream import ValidationStream
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.lagrangian import VALIDATION
 from .capture import Field, LogitsHook, default_targets, field
+from .evaluator_checks import steps_itself
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class TrainingSteps:
         self._mask_moved, self._stepped = mask_moved, stepped
         self._hook = LogitsHook(model, fields.logits)
         self._computed_loss = self._in_closure = self._used_gradients = False
+        self._evaluator: Any = None
         self._every, self._stream = 1, None
         lagrangian = engine.lagrangian
         if held_out is not None and lagrangian.constraints:
@@ -132,6 +134,7 @@ class TrainingSteps:
 
     def attach(self, evaluator: Any) -> None:
         """Patches a bound evaluator; NNI takes the patches back when it is unbound."""
+        self._evaluator = evaluator
         if self._engine.lagrangian.constraints:
             evaluator.register_hooks([self._hook.hook])
         evaluator.patch_loss(self.loss)
@@ -175,14 +178,17 @@ class TrainingSteps:
         """After ``optimizer.step()``.
 
         Raises:
-            TrainingStateError: If no loss of ours has been computed for it.
+            TrainingStateError: If no loss of ours has been computed for it, and none was left out on purpose.
         """
         if not self._used_gradients:
-            raise TrainingStateError(
-                "the optimizer stepped without a loss of this pruner: training_func must compute its loss with the "
-                "training_step that it is given as an argument (not with the function it was made from), then call "
-                "loss.backward() and optimizer.step()"
-            )
+            if not steps_itself(self._evaluator):
+                raise TrainingStateError(
+                    "the optimizer stepped without a loss of this pruner: training_func must compute its loss with the "
+                    "training_step that it is given as an argument (not with the function it was made from), then call "
+                    "loss.backward() and optimizer.step()"
+                )
+            self._engine.pass_over()  # training_step returned None, Lightning's way of leaving a batch out
+            self._mask_moved()
         self._in_closure = self._used_gradients = False
         self._engine.after_optimizer_step()
         if self._stream is not None and self._engine.step_index % self._every == 0:
