@@ -224,3 +224,18 @@ def test_half_precision() -> None:
     model = mlp().half()
     with pytest.raises(ConfigError, match=r"\.weight is in half precision.*autocast"):
         BiFPPruner(model, config(), evaluator(model), 2, 6)
+
+
+@pytest.mark.parametrize("granularity", ["default", "unstructured", "2:4", [4, 4, -1, -1]], ids=str)
+def test_a_transposed_convolution_whose_bias_does_not_fit_its_rows(granularity: Any) -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(16, 8, 2), nn.Flatten(), nn.Linear(32, 2))
+    asked: dict[str, Any] = {"op_names": ["0"], "sparse_ratio": 0.5, "granularity": granularity}
+    words = r"0\.bias of shape \(8,\).*0\.weight of shape \(16, 8, 2, 2\), a transposed.*'target_names': \['weight'\]"
+    with pytest.raises(ConfigError, match=words):
+        BiFPPruner(model, [asked], evaluator(model), 2, 6)
+    assert not hasattr(model[0], "_nni_wrapper")
+    data = [(torch.randn(8, 16, 1, 1), torch.arange(8) % 2)]
+    _, masks = BiFPPruner(model, [{**asked, "target_names": ["weight"]}], evaluator(model, data), 2, 6).compress(
+        8, None
+    )
+    assert float(masks["0"]["weight"].mean()) == 0.5  # as the message says

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -72,6 +73,41 @@ def test_the_masks_reach_the_goal_and_survive_unwrapping(granularity: Any, dummy
     pruner.unwrap_model()
     assert torch.equal(model(X), outputs)
     assert not any(hasattr(module, "_nni_wrapper") for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("layer", "kept"),
+    [
+        (nn.Conv2d(1, 8, 3), 1),
+        (nn.Conv2d(8, 8, 3, groups=8), 1),
+        (nn.ConvTranspose2d(16, 8, 2), 0.5),
+        (nn.ConvTranspose2d(4, 8, 2), 0.5),
+    ],
+    ids=["one input", "depthwise", "transposed", "transposed and wider"],
+)
+def test_input_channels_of_other_layers(layer: nn.Module, kept: float) -> None:
+    """What NNI's own pruner keeps; the bias goes with no input channel."""
+    asked = [{"op_names": ["0"], "sparse_ratio": 0.5, "granularity": "in_channel"}]
+    torch.manual_seed(0)
+    model = nn.Sequential(copy.deepcopy(layer), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    _, expected = pruning.L1NormPruner(copy.deepcopy(model), asked).compress()
+    data = [(torch.randn(8, layer.in_channels, 4, 4), torch.arange(8) % 2)]
+    pruner = BiFPPruner(model, asked, evaluator(model, data), 2, 6)
+    _, masks = pruner.compress(8, None)
+    for found in (expected, masks):
+        assert float(found["0"]["weight"].mean()) == kept
+        assert torch.equal(found["0"]["bias"], torch.ones(8))
+    pruner.unwrap_model()
+    assert bool((model[0].weight * (1 - masks["0"]["weight"]) == 0).all())
+
+
+def test_a_bias_goes_with_a_block_of_rows() -> None:
+    model = mlp()
+    _, masks = run(model, {"granularity": [4, -1]})
+    for name in ("0", "3"):
+        kept = masks[name]["weight"][:, 0]
+        assert kept.sum() == 8
+        assert torch.equal(masks[name]["bias"], kept)
 
 
 def test_it_is_the_engines_own_training() -> None:

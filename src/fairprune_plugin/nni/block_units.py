@@ -74,8 +74,7 @@ def _aligned_site(targets: Targets, key: Key, keys: tuple[Key, ...]) -> BlockSit
     if root not in keys or target.dim() != 1 or align is None or align["dims"] != [0]:
         return None
     grid = block_site(targets, root).grid
-    if grid[0] != prod(grid):
+    # Of one input channel a grid is (1, …, 1), and no row: units are rows only if every row is one.
+    if not grid[0] == prod(grid) == len(targets.tensor(root)) == len(target):
         return None
-    if len(target) != grid[0]:
-        raise ConfigError(f"{'.'.join(key)} has {len(target)} rows and aligns with {'.'.join(root)}, with {grid[0]}")
     return BlockSite(target, ".".join(key), (1,))

@@ -41,6 +41,7 @@ class Units:
     def __init__(
         self, model: nn.Module, wrappers: Mapping[str, Any], spaces: Spaces, graph: ChannelGraph | None = None
     ) -> None:
+        self._model = model
         self._targets = Targets(model, wrappers, spaces)
         bundles = self._targets.bundles()
         self._channels = ChannelUnits(model, wrappers, self._targets, bundles, graph)
@@ -57,6 +58,7 @@ class Units:
             self._set_of.update(dict.fromkeys(unit_set.keys, unit_set))
             self._starts[unit_set.keys] = start
             start += unit_set.group.num_units
+        self._check_alignments(start)
 
     @property
     def single(self) -> Tensor:
@@ -94,10 +96,32 @@ class Units:
                 return expand_blocks(kept, site)
         align = self._targets.space(key).align
         assert align is not None
+        # A dimension that is not cut has length 1 here, so that what aligns with it is masked as a whole: never, as long
+        # as one unit stays.
         mask = self.mask((align["module_name"] or key[0], align["target_name"]), keep)
-        mask = mask.expand(self._targets.tensor((align["module_name"] or key[0], align["target_name"])).shape)
         reduced = [d for d in range(mask.dim()) if d not in align["dims"] and d - mask.dim() not in align["dims"]]
-        return (mask.sum(reduced) if reduced else mask).bool().to(target)
+        mask = (mask.sum(reduced) if reduced else mask).bool().to(target)
+        return mask.expand(target.shape).contiguous()
+
+    def _check_alignments(self, num_units: int) -> None:
+        """Before any training: the mask of what aligns has the shape of what it aligns with."""
+        keep = torch.ones(num_units, dtype=torch.bool, device=self.groups[0].masked[0].parameter.device)
+        for key in self.keys:
+            align = self._targets.space(key).align
+            if align is None or self._targets.root(key) == key or self.trained_bare(key):
+                continue
+            try:
+                self.mask(key, keep)
+            except RuntimeError as error:  # torch's, of sizes that differ
+                module, name = source = (align["module_name"] or key[0], align["target_name"])
+                shapes = [tuple(self._targets.tensor(k).shape) for k in (key, source)]
+                transposed = isinstance(self._model.get_submodule(module), nn.modules.conv._ConvTransposeNd)
+                note = ", a transposed convolution, whose dimension 0 are its inputs" if transposed else ""
+                raise ConfigError(
+                    f"{'.'.join(key)} of shape {shapes[0]} aligns with dimensions {align['dims']} of {'.'.join(source)} of "
+                    f"shape {shapes[1]}{note}: give {key[0]} an entry with 'target_names': [{name!r}], which leaves its "
+                    f"{key[1]} unmasked, or leave it out (exclude_op_names)"
+                ) from error
 
     def _check_trainable(self) -> None:
         for unit_set in self.sets:
