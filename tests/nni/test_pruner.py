@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
+import nni
 import pytest
 import torch
 from nni.compression import pruning
 from nni.compression.pruning.scheduled_pruner import ScheduledPruner
 from torch import Tensor, nn
 
-from fairprune_plugin import AccuracyParity, BiLevelConfig, DegradationParity, EqualOpportunity
+from fairprune_plugin import AccuracyParity, BiLevelConfig, DegradationParity, EqualOpportunity, FairPruneWarning
 from fairprune_plugin.engine.bilevel import BiLevelEngine
 from fairprune_plugin.engine.scores import MaskScores
 from fairprune_plugin.engine.timetable import Timetable
@@ -21,7 +23,7 @@ from fairprune_plugin.masks.element_budget import Member, hide_by_elements
 from fairprune_plugin.masks.groups import BlockGroup, BlockSite
 from fairprune_plugin.masks.masked_weights import MaskedWeights
 from fairprune_plugin.masks.saliency import group_magnitude
-from fairprune_plugin.nni import BiFPPruner, register, unregister
+from fairprune_plugin.nni import BiFPPruner, TorchEvaluator, register, unregister
 from nni_toys import batches, config, evaluator, group_of, loop, mlp, training_step
 
 X = batches(1)[0][0]
@@ -267,6 +269,30 @@ def test_an_optimizer_with_a_closure() -> None:
     assert torch.equal(pruner.weights.keep, expected.weights.keep)
     for a, b in zip(usual.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("calls", [1, 4])
+def test_an_optimizer_that_calls_its_closure_again(calls: int) -> None:
+    def training_func(model: nn.Module, optimizer: Any, step: Any, *_: Any) -> None:
+        for index in range(8):
+
+            def closure(index: int = index) -> Tensor:
+                optimizer.zero_grad()
+                loss: Tensor = step(batches()[index % 4], model)
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+
+    model = mlp()
+    optimizer = nni.trace(torch.optim.LBFGS)(model.parameters(), lr=0.01, max_iter=calls)
+    pruner = BiFPPruner(model, config(), TorchEvaluator(training_func, optimizer, training_step), 2, 6)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FairPruneWarning)
+        pruner.compress(8, None)
+    said = [str(warning.message) for warning in caught if "each counts as a step" in str(warning.message)]
+    assert len(said) == (calls > 1)
+    assert (pruner.engine.step_index == 8) == (calls == 1)
 
 
 def test_after_a_failed_run() -> None:

@@ -16,6 +16,7 @@ from ..engine.bilevel import BiLevelEngine
 from ..engine.validation_stream import ValidationStream
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.lagrangian import VALIDATION
+from ..warn import warn_caller
 from .capture import Field, LogitsHook, default_targets, field
 from .evaluator_checks import steps_itself
 
@@ -125,6 +126,7 @@ class TrainingSteps:
         self._hook = LogitsHook(model, fields.logits)
         self._computed_loss = self._in_closure = self._used_gradients = False
         self._evaluator: Any = None
+        self._warned = False
         self._every, self._stream = 1, None
         lagrangian = engine.lagrangian
         if held_out is not None and lagrangian.constraints:
@@ -169,7 +171,17 @@ class TrainingSteps:
         torch.autograd.Variable._execution_engine.queue_callback(self._use_gradients)
 
     def _use_gradients(self) -> None:
-        """Between the backward pass and the optimizer's update: one step of weights and mask."""
+        """Between the backward pass and the optimizer's update: one step of weights and mask.
+
+        Warns:
+            FairPruneWarning: Once, if this step of the optimizer has had one already.
+        """
+        if self._used_gradients and not self._warned:
+            self._warned = True
+            warn_caller(
+                "backward() came several times within one optimizer.step(closure), and each counts as a step of the mask: "
+                "give LBFGS max_iter=1, or accumulate gradients outside of the closure"
+            )
         self._computed_loss, self._used_gradients = False, True
         if self._engine.after_backward():
             self._mask_moved()
