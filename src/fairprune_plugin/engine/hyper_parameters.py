@@ -71,6 +71,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         parts = tuple(_plain(part) for part in value)
         return _OTHER if _OTHER in parts else parts
-    if value is None or isinstance(value, bool | int | float | str):
-        return value.item() if hasattr(value, "item") else value  # NumPy's float64 is a float
-    return _OTHER
+    if isinstance(value, float):
+        return float(value)  # NumPy's is one
+    return value if value is None or isinstance(value, bool | int | str) else _OTHER

@@ -215,7 +215,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         Warns:
             FairPruneWarning: If training ended between the goals and ``max_steps``: the masks are final by then, the
                 weights have settled for fewer steps than asked; or if every batch that would have taught the mask was
-            left out.
+                left out.
         """
         self._check_untrained()
         check_length(max_steps, max_epochs)
