@@ -274,6 +274,15 @@ def _put(value: Any, *path: Any) -> Callable[[Any], None]:
     return damage
 
 
+def _fill(value: float, *path: Any) -> Callable[[Any], None]:
+    def damage(state: Any) -> None:
+        for key in path:
+            state = state[key]
+        state.fill_(value)
+
+    return damage
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -297,6 +306,20 @@ def _put(value: Any, *path: Any) -> Callable[[Any], None]:
         _put([torch.ones(20, dtype=torch.bool)] * 2, "removed"),
         _put(None, "engine"),
         _put([], "parameters"),
+        *(_put(value, "engine", "phase_step") for value in (None, -4, 10**6, True)),
+        *(_put(value, "engine", "step_index") for value in ("3", 3.0, 13)),
+        _put(None, "engine", "passes"),
+        *(_put(value, "engine", "scores", "updates") for value in ("x", None, -1)),
+        _put(torch.full((20,), torch.nan), "engine", "scores", "second"),
+        _put(torch.ones(20, dtype=torch.long), "engine", "scores", "first"),
+        _put(torch.ones(20), "engine", "keep"),
+        _put(torch.zeros(20, dtype=torch.bool), "engine", "keep"),
+        _put("x", "engine", "lagrangian", "batches"),
+        _put(None, "engine", "lagrangian", "trackers", 0, "steps"),
+        _fill(torch.nan, "engine", "lagrangian", "trackers", 0, "multipliers", "value"),
+        _fill(-3.0, "engine", "lagrangian", "trackers", 0, "multipliers", "value"),
+        _fill(torch.inf, "engine", "lagrangian", "trackers", 0, "counts", "totals"),
+        _put(12.0, "total_steps"),
     ],
 )
 def test_a_damaged_state_is_refused_and_nothing_is_changed(damage: Callable[[Any], None]) -> None:
@@ -309,6 +332,19 @@ def test_a_damaged_state_is_refused_and_nothing_is_changed(damage: Callable[[Any
     with pytest.raises(TrainingStateError, match="damaged"):
         pruner.load_state_dict(state)
     assert_same(everything(model, pruner), before)
+
+
+@pytest.mark.parametrize("total", [0, 1, -5, "48", 12.0, True])
+def test_a_number_of_steps_that_cannot_be_is_refused_by_a_pruner_without_a_plan(total: Any) -> None:
+    state = build()[1].state_dict()
+    state["total_steps"] = total
+    model, pruner, _ = build(seed=1, total_steps=None)
+    before = everything(model, pruner)
+    with pytest.raises((ConfigError, TrainingStateError), match=r"damaged|at least 2 training steps"):
+        pruner.load_state_dict(state)
+    assert_same(everything(model, pruner), before)
+    assert pruner.total_steps is None
+    pruner.plan(12)
 
 
 @pytest.mark.parametrize("foreign", [None, {}, {"format": "other"}, [1], nn.Linear(2, 2).state_dict()])

@@ -115,3 +115,5 @@ class Resumable:
             check_settings(state, self)
             check_rounds(state, self)
             check_engine(state, self)
+            if self.total_steps is None and state["total_steps"] is not None:
+                timetable_of_round(self, state["total_steps"])  # refuses what is too short

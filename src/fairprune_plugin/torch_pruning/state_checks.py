@@ -112,10 +112,10 @@ def check_rounds(state: dict[str, Any], pruner: Any) -> None:
 
 
 def check_engine(state: dict[str, Any], pruner: Any) -> None:
-    """The sizes of what is to be installed; whatever does not fit would fail half way.
+    """The sizes and values of what is to be installed; whatever does not fit would fail half way, or later.
 
     Raises:
-        TrainingStateError: Naming what is missing or has the wrong size.
+        TrainingStateError: Naming what is missing, has the wrong size or a value that cannot be.
     """
     engine = state["engine"]
     missing = [key for key in ENGINE_KEYS if key not in engine]
@@ -141,7 +141,40 @@ def check_engine(state: dict[str, Any], pruner: Any) -> None:
             wrong.append("buffers")
     if wrong:
         raise TrainingStateError(f"the state of the pruner is damaged: wrong size of {', '.join(dict.fromkeys(wrong))}")
+    impossible = _impossible_values(state)
+    if impossible:
+        raise TrainingStateError(
+            f"the state of the pruner is damaged: {', '.join(impossible)} cannot be that: load an undamaged copy"
+        )
     dense_record_from(state["dense"], _tried_lagrangian(state, pruner.lagrangian).trackers)
+
+
+def _impossible_values(state: dict[str, Any]) -> list[str]:
+    """Names of what has the right size and is of another type, out of its range or not finite."""
+    engine, total = state["engine"], state["total_steps"]
+    scores, trackers = engine["scores"], engine["lagrangian"]["trackers"]
+    whole = {
+        "total_steps": 1 if total is None else total,
+        **{name: engine[name] for name in ("step_index", "phase_step", "passes")},
+        "updates of the scores": scores["updates"],
+        "number of batches": engine["lagrangian"]["batches"],
+        **{f"steps of constraint {i}": tracker["steps"] for i, tracker in enumerate(trackers)},
+    }
+    numbers = {
+        **{f"scores ({name})": value for name, value in scores.items() if name != "updates"},
+        **{f"multipliers {i}": tracker["multipliers"]["value"] for i, tracker in enumerate(trackers)},
+        **{f"{name} of constraint {i}": v for i, t in enumerate(trackers) for name, v in t["counts"].items()},
+    }
+    most = {"step_index": total, "phase_step": total}
+    wrong = [
+        name
+        for name, value in whole.items()
+        if type(value) is not int or value < 0 or (most.get(name) is not None and value > most[name])
+    ]
+    wrong += [n for n, v in numbers.items() if not v.is_floating_point() or not bool(torch.isfinite(v).all())]
+    if engine["keep"].dtype != torch.bool or not bool(engine["keep"].any()):
+        wrong.append("keep")
+    return wrong
 
 
 def _tried_lagrangian(state: dict[str, Any], own: Lagrangian) -> Lagrangian:
