@@ -56,6 +56,12 @@ for what, error, says, options in (
         "none of this model's parameters",
         {"optimizer": SGD(SmallMLP().parameters())},
     ),
+    (
+        "an optimizer that needs a closure",
+        ConfigError,
+        "computes the loss itself",
+        {"optimizer": torch.optim.LBFGS([torch.zeros(1, requires_grad=True)], max_iter=1)},
+    ),
     ("something that is no scheduler", ConfigError, "with a method step()", {"lr_scheduler": 0.1}),
     (
         "`checkpoint_every` without a folder",

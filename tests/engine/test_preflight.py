@@ -50,6 +50,14 @@ def test_parameters_that_no_group_of_the_optimizer_holds_are_counted() -> None:
     check_optimizer(optimizer, None, model)  # warnings are errors here
 
 
+def test_an_optimizer_that_computes_the_loss_itself_is_refused() -> None:
+    model = nn.Linear(1, 1)
+    with pytest.raises(ConfigError, match=r"LBFGS computes the loss itself.*loop of your own"):
+        check_optimizer(torch.optim.LBFGS(model.parameters(), max_iter=1), None, model)
+    optimizer = torch.optim.AdamW(model.parameters())
+    check_optimizer(optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 3), model)
+
+
 def test_a_schedule_that_ends_too_soon_is_refused() -> None:
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -73,14 +74,21 @@ def check_walkable(loader: Iterable[Any] | None, name: str) -> None:
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, lr_scheduler: Any, model: nn.Module) -> None:
-    """Refuses an optimizer of another model, and a scheduler that cannot be stepped without a metric; warns of parameters
-    that no group of the optimizer holds.
+    """Refuses an optimizer of another model or one whose step needs a closure, and a scheduler that cannot be stepped
+    without a metric; warns of parameters that no group of the optimizer holds.
 
     Raises:
         ConfigError: Saying which.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ConfigError(f"expected a torch optimizer of model.parameters(), got {shown(optimizer)}")
+    # By the class: schedulers put a method of theirs in front of it.
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ConfigError(
+            f"{type(optimizer).__name__} computes the loss itself, in a closure that fit() does not have: pass another "
+            "optimizer, such as torch.optim.AdamW; LBFGS with max_iter=1 goes in a loop of your own"
+        )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not any(id(parameter) in held for parameter in model.parameters()):
         raise ConfigError(
