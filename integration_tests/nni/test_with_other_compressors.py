@@ -292,13 +292,13 @@ def test_together_with_a_distiller() -> None:
         teacher_model=teacher,
         teacher_predict=lambda batch, model: model(batch[0]),
     )
-    task_loss = pruner.lagrangian.task_loss
+    lagrangian = pruner.lagrangian.loss
 
-    def spy(logits: Tensor, targets: Tensor) -> Tensor:
-        losses.append(float(task_loss(logits, targets).detach()))
-        return task_loss(logits, targets)
+    def spy(*args: Any, task_loss: Tensor, **options: Any) -> Tensor:
+        losses.append(float(task_loss.detach()))
+        return lagrangian(*args, task_loss=task_loss, **options)
 
-    pruner.lagrangian.task_loss = spy
+    pruner.lagrangian.loss = spy
     distiller.track_forward(data()[0][0])
     distiller.compress(12, None)
     assert pruner.get_masks()["3"]["weight"].mean() == 0.5
