@@ -61,8 +61,8 @@ def restrict(pruner: BiFPPruner, *, mask: bool, weights: bool) -> None:
     """Takes the constraint out of the loss of one level (or both); rates are counted and multipliers move as before."""
     complete, engine = pruner.lagrangian.loss, pruner.engine
 
-    def loss(logits: Tensor, targets: Tensor, sensitive: Any = None, *, count: bool = True) -> Tensor:
-        total = complete(logits, targets, sensitive, count=count)
+    def loss(logits: Tensor, targets: Tensor, sensitive: Any = None, **options: Any) -> Tensor:
+        total = complete(logits, targets, sensitive, **options)
         if mask if engine.timetable.learns_mask(engine.phase_step) else weights:
             return total
         return total - (total - pruner.lagrangian.task_loss(logits, targets))
