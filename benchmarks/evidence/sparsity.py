@@ -44,7 +44,9 @@ permutation test (with five seeds it cannot fall below 0.0625). *Excess* is the 
 nothing more was asked for. BiFP *is* ahead of a method if it is better (starred) in one of the two and not worse in the
 other, behind the other way round; "trades" means better in one and worse in the other. *Within* counts the seeds whose test
 gap is at most the tolerance plus the half width of its own 95 % interval. *Passes* are forward-backward passes after the
-dense training. DEGENERATE counts seeds that end with one class for everybody.
+dense training; forward passes on held-out data, for the choice of the moment (all methods) and for the multipliers
+(constrained ones), are not among them. *Seconds* are wall time, on a machine that other runs shared. DEGENERATE counts seeds
+that end with one class for everybody.
 
 *Random*, *magnitude*, *group_norm*, *taylor*, *fpgm*, *lamp*, *snip*, *fairgrape* and *fairprune* are scores of the dense
 model under this package's own budget: one of parameters over all layers, units ranked by score per root of their cost.

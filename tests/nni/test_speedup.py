@@ -40,15 +40,21 @@ def plain(*, norm: bool = False) -> nn.Sequential:
     return nn.Sequential(*layers).eval()
 
 
+@torch.no_grad()
+def masked_outputs(model: nn.Module, masks: dict[str, dict[str, Tensor]]) -> Tensor:
+    """What a model says once its parameters are masked, which they are from then on."""
+    for name, targets in masks.items():
+        for key, mask in targets.items():
+            model.get_parameter(f"{name}.{key}").mul_(mask)
+    out: Tensor = model(X)
+    return out
+
+
 @pytest.mark.parametrize("method", ["torch_pruning", "nni"])
 def test_hidden_rows_go(method: str) -> None:
     model = plain()
     masks = {"0": rows(1, 5, 6), "2": rows(0, 15, width=16)}
-    with torch.no_grad():
-        for name, targets in masks.items():
-            for key, mask in targets.items():
-                model.get_parameter(f"{name}.{key}").mul_(mask)
-    expected = model(X)
+    expected = masked_outputs(model, masks)
     small = speedup(model, masks, X, method=method)
     assert small is model
     assert tuple(small.get_parameter("0.weight").shape) == (13, 8)
@@ -156,11 +162,7 @@ class Branches(nn.Module):
 def test_layers_that_share_some_of_their_channels(method: str) -> None:
     masks = {"a": rows(0, 1, 2, size=4), "b": rows(3, size=4), "gate": rows(0, 1, 2, 7, size=8)}
     model = Branches().eval()
-    with torch.no_grad():
-        for name, targets in masks.items():
-            for key, mask in targets.items():
-                model.get_parameter(f"{name}.{key}").mul_(mask)
-    expected = model(X)
+    expected = masked_outputs(model, masks)
     small = speedup(model, masks, X, method=method)
     assert [len(small.get_parameter(f"{name}.weight")) for name in ("a", "b", "gate")] == [1, 3, 4]
     assert torch.allclose(small(X), expected, atol=1e-6)
