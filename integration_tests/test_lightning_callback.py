@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 if importlib.util.find_spec("lightning") is None:
     pytest.skip("needs lightning", allow_module_level=True)
@@ -21,6 +20,7 @@ import lightning.pytorch as pl
 
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, TrainingStateError
 from fairprune_plugin.trainers.lightning import BiFPCallback
+from lightning_modules import ALONE, QUIET, WARNS_OF_ITS_OWN, Classifier, float16, loader, train
 from trainer_data import (
     CLIPPED_AT,
     EPOCHS,
@@ -36,40 +36,7 @@ from trainer_data import (
     pruner_of,
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:Warning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*:DeprecationWarning"),
-]
-QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-
-
-class Classifier(pl.LightningModule):
-    """The network, its loss, and what the constraint needs beside it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = network()
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        x, y, s = batch
-        logits = self.net(x).float()
-        return {"loss": F.cross_entropy(logits, y), "logits": logits, "targets": y, "sensitive": s}
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
-
-
-def loader(count: int = MICRO_BATCHES, seed: int = 0) -> DataLoader[Any]:
-    return DataLoader(batches(count, seed), batch_size=None)
-
-
-def train(
-    module: pl.LightningModule, callback: BiFPCallback, ckpt_path: Any = None, library: Any = pl, **options: Any
-) -> None:
-    settings = {"enable_checkpointing": False, "max_epochs": EPOCHS, **QUIET, **options}
-    settings["callbacks"] = [callback, *options.pop("callbacks", [])]
-    library.Trainer(**settings).fit(module, loader(), ckpt_path=ckpt_path)
+pytestmark = WARNS_OF_ITS_OWN
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -86,11 +53,6 @@ def test_it_is_the_loop_of_ones_own(accumulate: int, clipping: bool) -> None:
     assert "training_step" not in vars(module)
 
 
-def float16(scaler: torch.amp.GradScaler) -> Any:
-    """What ``precision="16-mixed"`` means on a GPU; on a CPU Lightning turns that into bfloat16."""
-    return pl.plugins.precision.MixedPrecision("16-mixed", "cpu", scaler)
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("clipping", [False, True])
 def test_float16_is_the_loop_of_ones_own_with_a_scaler(accumulate: int, clipping: bool) -> None:
@@ -105,9 +67,6 @@ def test_float16_is_the_loop_of_ones_own_with_a_scaler(accumulate: int, clipping
     assert_same(module.net, callback.session.pruner, expected)
 
 
-ALONE = pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided:UserWarning")
-
-
 class CallsThePruner(Classifier):
     """Its loss is the pruner's already; Lightning need not know of a batch index."""
 
@@ -120,121 +79,10 @@ class CallsThePruner(Classifier):
         return self.pruner.loss(self.net(x), y, s)
 
 
-class Manual(Classifier):
-    """Optimizes by hand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Any) -> None:
-        x, y, s = batch
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(self.pruner.loss(self.net(x), y, s))
-        optimizer.step()
-
-
 def test_a_module_that_calls_the_pruner_itself() -> None:
     module = CallsThePruner()
     train(module, BiFPCallback(module.pruner))
     assert_same(module.net, module.pruner, own_loop())
-
-
-def test_manual_optimization() -> None:
-    module = Manual()
-    module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES)
-    train(module, BiFPCallback(module.pruner))
-    assert_same(module.net, module.pruner, own_loop())
-
-
-class ManualInTwos(Manual):
-    """Accumulates the gradients of two batches."""
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        x, y, s = batch
-        optimizer = self.optimizers()
-        self.manual_backward(self.pruner.loss(self.net(x), y, s) / 2)
-        if batch_idx % 2:
-            optimizer.step()
-            optimizer.zero_grad()
-
-
-def test_manual_optimization_with_accumulation() -> None:
-    module = ManualInTwos()
-    module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES // 2)
-    train(module, BiFPCallback(module.pruner))
-    assert_same(module.net, module.pruner, own_loop(accumulate=2))
-
-
-class ManualWithTwo(Manual):
-    """An optimizer for the first layer, and one for the others."""
-
-    def configure_optimizers(self) -> Any:
-        first = list(self.net.fc1.parameters())
-        own = {id(parameter) for parameter in first}
-        others = [parameter for parameter in self.parameters() if id(parameter) not in own]
-        return [torch.optim.SGD(parameters, lr=0.1, momentum=0.9) for parameters in (first, others)]
-
-    def training_step(self, batch: Any) -> None:
-        x, y, s = batch
-        optimizers = self.optimizers()
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        self.manual_backward(self.pruner.loss(self.net(x), y, s))
-        for optimizer in optimizers:
-            optimizer.step()
-
-
-@ALONE
-def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:
-    def made() -> ManualWithTwo:
-        module = ManualWithTwo()
-        module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES)
-        return module
-
-    module = made()
-    saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", every_n_epochs=1, save_top_k=-1)
-    train(module, BiFPCallback(module.pruner), callbacks=[saving], enable_checkpointing=True)
-    assert_same(module.net, module.pruner, own_loop())
-    again = made()
-    train(again, BiFPCallback(again.pruner), ckpt_path=tmp_path / "epoch=0.ckpt")
-    assert_same(again.net, again.pruner, own_loop())
-
-
-class StepsAgain(Manual):
-    """Its second update has a loss that the constraint is not in."""
-
-    def training_step(self, batch: Any) -> None:
-        super().training_step(batch)
-        self.manual_backward(F.cross_entropy(self.net(batch[0]), batch[1]))
-        self.optimizers().step()
-
-
-def test_an_optimizer_that_steps_twice_on_one_loss_is_refused() -> None:
-    module = StepsAgain()
-    module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES)
-    with pytest.raises(TrainingStateError, match="a step needs fresh gradients"):
-        train(module, BiFPCallback(module.pruner))
-
-
-def test_manual_optimization_of_unknown_length_is_refused() -> None:
-    module = ManualInTwos()
-    module.pruner = pruner_of(module.net)
-    with pytest.raises(ConfigError, match=r"manual optimization .* pass total_steps=… to the pruner"):
-        train(module, BiFPCallback(module.pruner))
-
-
-def test_manual_optimization_in_float16() -> None:
-    """Lightning has the backward pass under autocast then, so that digits differ from those of a loop of one's own."""
-    module, scaler = Manual(), torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES)
-    train(module, BiFPCallback(module.pruner), plugins=[float16(scaler)])
-    expected, scores = own_loop()[0], module.pruner.engine.scores
-    assert module.net.fc1.out_features == 8
-    assert scaler.get_scale() == 2.0**10
-    assert scores.updates == 5
-    torch.testing.assert_close(module.net.head.bias, expected.head.bias, rtol=0, atol=0.02)
 
 
 class WeightedLoss(Classifier):
