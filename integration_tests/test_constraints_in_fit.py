@@ -207,7 +207,6 @@ class TestFolds:
             "validation": None,
             "epochs": 2,
             "recalibration_batches": 0,
-            "select_by": "gap",
         }
         run(DemographicParity(0.05), train=data, forward=forward, dual_every=1, **options)
         in_training = [(mode, batch) for mode, batch in seen[6:-6]]  # evaluations of the whole data before and after
@@ -236,7 +235,7 @@ class TestFolds:
             (
                 {"select_by": "accuracy"},
                 ConfigError,
-                "unknown select_by 'accuracy': choose one of both, gap, upper_bound",
+                "unknown select_by 'accuracy': choose one of auto, both, gap, upper_bound, settled",
             ),
         ],
         ids=["one-fold", "too-many", "no-validation", "both-without", "driver", "select-by"],

@@ -457,7 +457,7 @@ def test_a_convolutional_network_with_macs_as_the_budget() -> None:
         ignored_layers=[model.fc],
         constraint=DemographicParity(tolerance=0.1),
     )
-    result = pruner.fit(batches, SGD(model.parameters(), lr=0.05), validation=batches, epochs=5, progress=False)
+    result = pruner.fit(batches, SGD(model.parameters(), lr=0.05), validation=list(batches), epochs=5, progress=False)
     assert result.pruned.macs == pytest.approx(0.4 * result.dense.macs, rel=0.02)
 
 

@@ -49,3 +49,14 @@ def test_whoever_watches_changes_nothing() -> None:
 def test_a_function_is_no_hook() -> None:
     with pytest.raises(ConfigError, match="for a plain function use on_evaluation"):
         train(None, metrics=print)
+
+
+def test_a_hook_that_leaves_the_model_in_eval_mode_does_not_change_how_it_is_trained() -> None:
+    seen: list[Any] = []
+
+    def forward(model: Any, x: Any) -> Any:
+        seen.append(model)
+        return model(x)
+
+    watched = train(None, forward=forward, on_evaluation=lambda row: seen[-1].eval())
+    assert facts(*watched)["report"] == facts(*train(None, forward=forward))["report"]

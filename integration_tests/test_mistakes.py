@@ -43,9 +43,11 @@ def test_an_interrupted_fit_goes_on_with_the_dense_model_of_its_beginning() -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pruner.fit(batches, optimizer, validation=batches, progress=False, on_evaluation=interrupt, validate_every=5)
+        pruner.fit(
+            batches, optimizer, validation=list(batches), progress=False, on_evaluation=interrupt, validate_every=5
+        )
     dense = pruner.dense_record
-    result = pruner.fit(batches, optimizer, validation=batches, progress=False)
+    result = pruner.fit(batches, optimizer, validation=list(batches), progress=False)
     assert dense is not None
     assert result.before is dense[0]
     assert result.dense is dense[1]

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from fairprune_plugin import EqualOpportunity
+from fairprune_plugin.distributed import Ranks
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner, load_pruned, save_pruned
 from fairprune_plugin.trainers.transformers import BiFPCallback
@@ -199,6 +200,48 @@ def test_several_attributes_are_several_columns(tmp_path: Path) -> None:
     trainer.train()
     assert callback.session.history[-1].step == MICRO_BATCHES
     assert bool((pruner.lagrangian.trackers[0].counts.totals > 0).all())
+
+
+class OfTwo(Ranks):
+    """As one of two ranks with batches of different sizes."""
+
+    size = 2
+
+    def __init__(self, sizes: tuple[int, int], items: tuple[int, int]) -> None:
+        super().__init__()
+        self.sizes, self.items = sizes, items
+
+    def meet(self, samples: int) -> float:
+        return sum(self.sizes) / 2
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        assert tuple(tensor.tolist()) in zip(self.sizes, self.items, strict=True)
+        return torch.tensor([sum(self.sizes), sum(self.items)], dtype=tensor.dtype)
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.parametrize("own", [False, True])
+def test_ranks_with_batches_of_different_sizes_are_weighed_once(averaged: bool, own: bool, tmp_path: Path) -> None:
+    """As torchrun does it: the trainer multiplies by the number of ranks, data parallelism averages over them."""
+    x, y, _ = samples(24)
+    model = Net()
+    logits = model(x)["logits"]
+    total = 0.0
+    for part, of_other in ((slice(0, 16), 8), (slice(16, 24), 16)):
+        here = len(y[part])
+        args = arguments(tmp_path, average_tokens_across_devices=averaged)
+        trainer = trainer_of(model, args, compute_loss_func=weighted if own else None)
+        callback = BiFPCallback(pruner_for(model, constraint=None, total_steps=8)).attach(trainer)
+        callback.session.pruner.lagrangian.ranks = OfTwo((16, 8), (24, 24) if averaged else (16, 8))
+        items = here + of_other if averaged else here
+        loss = callback.compute_loss({"logits": logits[part]}, y[part], num_items_in_batch=torch.tensor(items))
+        total += float(loss.detach()) * (2 if averaged else 1) / 2
+    if own and not averaged:  # as the user has written it: a mean of each rank
+        parts = (slice(0, 16), slice(16, 24))
+        expected = sum(weighted({"logits": logits[p]}, y[p], torch.tensor(len(y[p]))) for p in parts) / 2
+    else:
+        expected = weighted({"logits": logits}, y, 24) if own else F.cross_entropy(logits, y)
+    assert total == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
 class StopAt(TrainerCallback):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from .methods import METHODS
-from .problems import SETTINGS, Setting
+from .problems import SETTINGS, Setting, on_network, tolerance_factor
 from .tuning import Budget
 
 RATES = Path(__file__).parent / "learning_rates.json"
@@ -42,6 +43,9 @@ def parser(
     out.add_argument("--faces", type=Path, help="folder that holds celeba/, fairface/ or lfw/")
     out.add_argument("--settings", nargs="+", choices=tuple(SETTINGS), default=list(settings))
     out.add_argument("--network", nargs=2, metavar=("NAME", "WIDTH"), help="another network for all settings")
+    out.add_argument(
+        "--factors", nargs="+", type=float, default=[1.0], help="tolerances, in units of the settings' own"
+    )
     names = tuple(known)
     named = f"of {', '.join(names)}"
     out.add_argument("--methods", nargs="+", choices=names, metavar="METHOD", default=list(methods), help=named)
@@ -55,29 +59,32 @@ def parser(
 
 
 def chosen(args: argparse.Namespace) -> list[Setting]:
-    """The settings asked for."""
+    """The settings asked for, each with every tolerance."""
     torch.set_num_threads(1)
     settings = [SETTINGS[name] for name in args.settings]
     if args.network:
-        from .problems import on_network
-
         settings = [on_network(setting, args.network[0], float(args.network[1])) for setting in settings]
-    return settings
+    return [replace(setting, tolerance=setting.tolerance * factor) for setting in settings for factor in args.factors]
 
 
 def budget(setting: Setting, method: str, ratio: float, passes: int | None, target: str = "params") -> Budget:
-    """Budget of a run, with the learning rate that ``search`` found for this method on such data (or else on CelebA), or
-    the network's usual one."""
+    """Budget of a run, with the learning rate that ``search`` found for this method on such data with such a tolerance
+    (or else with the usual one, or else on CelebA), or the network's usual rate."""
     path = rates_of(target)
     rates = json.loads(path.read_text()) if path.exists() else {}
-    searched = {**rates.get(setting.network, {}), **rates.get(rates_key(setting), {})}
+    usual = replace(setting, tolerance=setting.tolerance / tolerance_factor(setting))
+    searched: dict[str, float] = {}
+    for key in (setting.network, rates_key(usual), rates_key(setting)):
+        searched |= rates.get(key, {})
     rate = searched.get(method, DEFAULT_RATE[setting.network])
     return Budget(ratio, passes or PASSES[setting.network], rate, target)
 
 
 def rates_key(setting: Setting) -> str:
-    """Under which learning rates are kept: one search for each network on each data set."""
-    return setting.network if setting.data == "celeba" else f"{setting.network} on {setting.data}"
+    """Under which learning rates are kept: one search for each network on each data set and with each tolerance."""
+    key = setting.network if setting.data == "celeba" else f"{setting.network} on {setting.data}"
+    factor = tolerance_factor(setting)
+    return key if factor == 1 else f"{key}, tolerance × {factor:g}"
 
 
 def rates_of(target: str) -> Path:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fairprune_plugin.engine.evaluate import evaluate, recalibrate_batch_norm
-from fairprune_plugin.engine.snapshots import BOTH, BestSnapshot, rank
+from fairprune_plugin.engine.snapshots import AUTO, BOTH, BestSnapshot, bar, rank
 from fairprune_plugin.fairness.evaluation import Evaluation
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 
@@ -32,7 +32,7 @@ class Moments:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._lagrangian = Lagrangian(problem.constraint)
-        self._best = BestSnapshot(BOTH)
+        self._best = BestSnapshot(AUTO)
         if problem.constraint.relative_to_dense:
             for split in ("train", "validation"):
                 evaluate(problem.dense, problem.splits[split], self._lagrangian, split=split, dense=True)
@@ -47,7 +47,8 @@ class Moments:
         """
         evaluation = self._validated(model)
         if self._best.could_win(evaluation):
-            self._best.offer(model, keep, evaluation, step, training_excess=self._training_excess(model))
+            over = self._training_excess(model) if self._best.rule(evaluation) == BOTH else 0.0
+            self._best.offer(model, keep, evaluation, step, training_excess=over)
 
     def restore(self, model: nn.Module) -> None:
         """Brings the best moment back, in place; without one the model stays as it is."""
@@ -61,7 +62,8 @@ class Moments:
         recalibrate_batch_norm(
             model, batches(self._problem, RECALIBRATION, order=self._problem.seed), batches=RECALIBRATION
         )
-        if rank(self._validated(model), BOTH) < rank(before, BOTH):
+        rule = self._best.rule(before)
+        if rank(self._validated(model), rule) < bar(before, rule):
             with torch.no_grad():
                 for name, buffer in model.named_buffers():
                     buffer.copy_(buffers[name])

@@ -98,6 +98,7 @@ def _legend(figure: Any, axis: Any) -> None:
 def plane(path: Path, rows: Sequence[Row], title: str, *, tolerance: float | None = None) -> None:
     """Test accuracy against test gap: a line through the tolerances of a method, a point for one without."""
     figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+    names: list[tuple[str, float, float]] = []
     for method, found in by_method(rows).items():
         tolerances = sorted({row["setting"]["tolerance"] for row in found})
         groups = [[row for row in found if row["setting"]["tolerance"] == t] for t in tolerances]
@@ -106,7 +107,7 @@ def plane(path: Path, rows: Sequence[Row], title: str, *, tolerance: float | Non
         style = {"marker": "o", **STYLE.get(method, OTHER)}
         axis.plot(gaps, accuracies, label=method if method in STYLE else None, **style)
         if method not in STYLE:
-            axis.annotate(method, (gaps[0], accuracies[0]), fontsize=7, xytext=(4, 2), textcoords="offset points")
+            names.append((method, gaps[-1], accuracies[-1]))
     if tolerance is not None:
         axis.axvline(tolerance, color="#117733", linewidth=1.2)
         axis.text(tolerance, 0.01, " tolerance", color="#117733", fontsize=8, transform=axis.get_xaxis_transform())
@@ -116,7 +117,27 @@ def plane(path: Path, rows: Sequence[Row], title: str, *, tolerance: float | Non
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
     axis.set_title(title, fontsize=10)
+    _write_beside(figure, axis, names)
     save(figure, path)
+
+
+# Where the name of a point may stand: shift in points, and which end of the name is at the point.
+PLACES = [(4, 2, "left"), (4, -8, "left"), (-4, 2, "right"), (-4, -8, "right"), (4, 9, "left"), (4, -15, "left")]
+
+
+def _write_beside(figure: Any, axis: Any, names: Sequence[tuple[str, float, float]]) -> None:
+    """Names of points, each at the first of :data:`PLACES` at which it hides no other."""
+    figure.canvas.draw()  # the layout must be settled to know where anything is
+    taken: list[Any] = []
+    for name, x, y in names:
+        for dx, dy, side in PLACES:
+            text = axis.annotate(name, (x, y), fontsize=6, xytext=(dx, dy), textcoords="offset points", ha=side)
+            box = text.get_window_extent()
+            free = axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1 and not any(box.overlaps(other) for other in taken)
+            if free:
+                taken.append(box)
+                break
+            text.remove()
 
 
 def ladder(path: Path, rows: Sequence[Row], setting: Setting) -> None:

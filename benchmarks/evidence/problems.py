@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,14 @@ SETTINGS = {
     "lfw": Setting("lfw", "Smiling", "Male", "accuracy_parity", 0.03),
     "census": Setting("census", "income", "gender", "equal_opportunity", 0.02, "mlp", 0),
 }
+
+
+def tolerance_factor(setting: Setting) -> float:
+    """How many times the usual tolerance of its question a setting has; 1 for a question that is not in :data:`SETTINGS`."""
+    asked = attrgetter("data", "target", "sensitive", "constraint")
+    return next(
+        (setting.tolerance / usual.tolerance for usual in SETTINGS.values() if asked(usual) == asked(setting)), 1.0
+    )
 
 
 def on_network(setting: Setting, network: str, width: float) -> Setting:

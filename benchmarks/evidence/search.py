@@ -2,6 +2,7 @@
 
     python -m evidence.search --faces FOLDER                # in benchmarks/; writes learning_rates.json
     python -m evidence.search --faces FOLDER --weights      # single weights; writes learning_rates_weights.json
+    python -m evidence.search --faces FOLDER --factors 2    # for twice the tolerance, which has rates of its own
 
 For each method and rate one run per setting and seed; the rate is taken whose runs are best on *validation* by the rule
 that chooses moments: the mean accuracy, less the mean excess of the gap over the tolerance where the method knows the

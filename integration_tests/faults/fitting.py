@@ -41,6 +41,18 @@ for what, error, says, options in (
     ),
     ("an unknown way to select", ConfigError, "unknown select_by 'best'", {"select_by": "best"}),
     (
+        "a way to select the moment without validation data",
+        ConfigError,
+        "select_by has no effect without validation data",
+        {"select_by": "gap"},
+    ),
+    (
+        "a function for evaluations without validation data",
+        ConfigError,
+        "on_evaluation has no effect without validation data",
+        {"on_evaluation": print},
+    ),
+    (
         "multipliers driven by a validation loader that is not there",
         ConfigError,
         "without one",

@@ -64,7 +64,7 @@ def test_an_evaluation_without_constraints_comes_back() -> None:
 def test_records_snapshots_and_rows_come_back(tmp_path: Path) -> None:
     lagrangian, evaluation = evaluated()
     size = Size(12, 345, 678.5, 0.25, 4096)
-    snapshot = Snapshot({"a": torch.arange(3.0)}, torch.tensor([True, False]), evaluation, 17, 0.25)
+    snapshot = Snapshot({"a": torch.arange(3.0)}, torch.tensor([True, False]), evaluation, 17, 0.25, (0.0, 0.5))
     row = HistoryRow(3, 0.5, 0.7, 0.9, (0.1, math.inf), ((0.1, 0.2), ()), (0.3, 0.4), feasible=True, at_target=False)
     state = {
         "dense": dense_record_state((evaluation, size)),
@@ -80,7 +80,7 @@ def test_records_snapshots_and_rows_come_back(tmp_path: Path) -> None:
     assert record[1] == size
     back = snapshot_from(read["snapshot"], lagrangian.trackers)
     assert back is not None
-    assert (back.step, back.training_excess) == (17, 0.25)
+    assert (back.step, back.training_excess, back.bar) == (17, 0.25, (0.0, 0.5))
     assert torch.equal(back.state["a"], snapshot.state["a"])
     assert torch.equal(back.keep, snapshot.keep)
     assert row_from(read["row"]) == row

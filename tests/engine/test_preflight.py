@@ -1,14 +1,18 @@
-"""How long a run is, from whichever the user gave."""
+"""What ``fit`` was given, looked at before any training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset
 
-from fairprune_plugin.engine.preflight import check_optimizer, check_schedule, planned_steps
+from fairprune_plugin.engine.preflight import check_held_out, check_optimizer, check_schedule, planned_steps
+from fairprune_plugin.engine.snapshots import AUTO
 from fairprune_plugin.errors import ConfigError, FairPruneWarning
 
 
@@ -71,3 +75,34 @@ def test_a_schedule_that_ends_too_soon_is_refused() -> None:
         check_schedule(schedule, 1)
     check_schedule(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6), 7)
     check_schedule(None, 7)
+
+
+PLAIN: Any = SimpleNamespace(select_by=AUTO, on_evaluation=None)
+DATA = TensorDataset(torch.zeros(8, 2))
+
+
+def test_validation_data_that_are_the_training_data_are_pointed_out() -> None:
+    batches = [1, 2]
+    for train, validation in (
+        (batches, batches),
+        (DataLoader(DATA, shuffle=True), DataLoader(DATA, batch_size=4)),
+    ):
+        with pytest.warns(FairPruneWarning, match=r"validation has the training data.*driver='folds'"):
+            check_held_out(train, validation, PLAIN)
+
+
+def test_parts_of_one_data_set_are_no_fault() -> None:
+    """Warnings are errors here."""
+    parts = (range(4), range(4, 8))
+    samplers = [DataLoader(DATA, sampler=SubsetRandomSampler(list(part))) for part in parts]
+    subsets = [DataLoader(Subset(DATA, part)) for part in parts]
+    for train, validation in (samplers, subsets, ([1, 2], [1, 2]), (DataLoader(DATA), None)):
+        check_held_out(train, validation, PLAIN)
+
+
+@pytest.mark.parametrize("given", [{"select_by": "gap"}, {"on_evaluation": print}], ids=["select_by", "on_evaluation"])
+def test_settings_that_need_validation_data_are_refused_without(given: dict[str, Any]) -> None:
+    options: Any = SimpleNamespace(**{**vars(PLAIN), **given})
+    with pytest.raises(ConfigError, match=f"{next(iter(given))} has no effect without validation data"):
+        check_held_out([1], None, options)
+    check_held_out([1], [2], options)

@@ -8,8 +8,21 @@ import pytest
 import torch
 from torch import nn
 
-from fairprune_plugin.engine.snapshots import BOTH, SELECTIONS, UPPER_BOUND, BestSnapshot, rank
+from fairprune_plugin.engine.snapshots import (
+    AUTO,
+    BOTH,
+    GAP,
+    SELECTIONS,
+    SETTLED,
+    UPPER_BOUND,
+    BestSnapshot,
+    bar,
+    rank,
+    rule_for,
+)
+from fairprune_plugin.fairness.counts import RateCounts
 from fairprune_plugin.fairness.evaluation import Evaluation, RateOfGroup
+from fairprune_plugin.fairness.intervals import Z95
 from fairprune_plugin.fairness.verdict import Verdict
 
 NAN = float("nan")
@@ -174,3 +187,57 @@ def test_could_win_is_whether_an_offer_without_training_excess_would_be_taken() 
     assert best.could_win(evaluation(0.89, 0.1))  # within the tolerance, and perhaps on training data as well
     assert not best.could_win(evaluation(0.87, 0.1))  # even if so
     assert not best.could_win(evaluation(0.99, 0.11))
+
+
+def noisy(accuracy: float, gap: float, standard_error: float = 0.05) -> Evaluation:
+    verdict = Verdict("c", "r", gap, Z95 * standard_error, 0.1, gap <= 0.1, "", gap + Z95 * standard_error)
+    return Evaluation("validation", 10, accuracy, (), (verdict,), ())
+
+
+def kept(*offered: Evaluation, select_by: str = SETTLED) -> int:
+    model, best = nn.Linear(1, 1), BestSnapshot(select_by)
+    for step, evaluation in enumerate(offered):
+        could = best.could_win(evaluation)
+        assert best.offer(model, torch.ones(1), evaluation, step) == could
+    assert best.best is not None
+    return best.best.step
+
+
+def test_the_last_moment_within_a_standard_error_of_the_best_is_the_settled_one() -> None:
+    lucky, later, worse = noisy(0.7, 0.1), noisy(0.72, 0.16), noisy(0.7, 0.17)  # worth 0.70, 0.66 and 0.63
+    assert kept(lucky, later, worse) == 1
+    assert kept(lucky, worse, later) == 2
+    assert kept(lucky, later, worse, select_by=GAP) == 0
+    assert kept(lucky, noisy(0.72, 0.16, 0.001)) == 1  # the bar is the best one's uncertainty, not its own
+
+
+def test_moments_do_not_slip_down_one_standard_error_after_the_other() -> None:
+    """Each is within one of the moment before, the last not of the first."""
+    assert kept(noisy(0.7, 0.1), noisy(0.66, 0.1), noisy(0.62, 0.1)) == 1
+
+
+def test_nothing_is_first_for_a_gap_that_is_within_by_luck() -> None:
+    inaccurate = noisy(0.5, 0.09)
+    assert kept(noisy(0.7, 0.12), inaccurate) == 0
+    assert kept(noisy(0.7, 0.12), inaccurate, select_by=GAP) == 1
+
+
+def test_gaps_without_noise_leave_the_best_and_among_equals_the_last() -> None:
+    assert kept(noisy(0.7, 0.1, 0.0), noisy(0.69, 0.1, 0.0), noisy(0.7, 0.1, 0.0), noisy(0.7, 0.11, 0.0)) == 2
+
+
+def test_an_undefined_gap_is_a_later_choice_than_any_defined_one() -> None:
+    undefined = Evaluation("validation", 10, 0.9, (), (Verdict("c", "r", NAN, NAN, 0.1, False, "", NAN),), ())
+    assert undefined.standard_error == 0.0
+    assert kept(undefined, noisy(0.5, 0.4), undefined) == 1
+    assert rank(undefined, SETTLED) < bar(noisy(0.5, 0.4), SETTLED)
+
+
+@pytest.mark.parametrize(
+    ("groups", "few", "expected"), [(2, BOTH, BOTH), (2, GAP, GAP), (3, BOTH, SETTLED), (14, GAP, SETTLED)]
+)
+def test_the_number_of_groups_decides_how_moments_are_chosen(groups: int, few: str, expected: str) -> None:
+    several = Evaluation("validation", 10, 0.9, (), (), (RateCounts((), 2), RateCounts((), groups)))
+    assert rule_for(several, AUTO, few) == expected
+    assert rule_for(several, UPPER_BOUND, few) == UPPER_BOUND
+    assert rule_for(evaluation(0.9), AUTO, few) == few  # nothing is compared

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+from fairprune_plugin.distributed import Ranks
 from fairprune_plugin.engine.batches import default_forward
 from fairprune_plugin.engine.validation_stream import ValidationStream
 from fairprune_plugin.fairness.constraints import AccuracyParity
@@ -92,3 +95,47 @@ def test_each_constraint_sees_its_own_attribute() -> None:
     stream.dual_step(Pass(), lagrangian)
     first, second = (tracker.multipliers.value[0, 0, 0] for tracker in lagrangian.trackers)
     assert (float(first), float(second)) == (0.0, pytest.approx(1.0))
+
+
+class OfTwo(Ranks):
+    """As one of two ranks that look at the same batches, the other of which says something about its own loader."""
+
+    size = 2
+
+    def __init__(self, told: int) -> None:
+        super().__init__()
+        self.told = told
+
+    def collect(self, local: Any) -> list[Any]:
+        return [local(), self.told]
+
+    def mean(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+
+def test_ranks_with_different_numbers_of_batches_have_one_window() -> None:
+    multipliers = []
+    for own, other in ((4, 8), (8, 4)):
+        config = MultiplierConfig(lr=0.5)
+        lagrangian = Lagrangian(AccuracyParity(0.1, reference=1), config=config, driver=VALIDATION, ranks=OfTwo(other))
+        batches = [(ONE, torch.ones(4), S), (OTHER, torch.ones(4), S)]
+        stream = ValidationStream(batches, window=own, every=3, forward=default_forward)
+        for _ in range(5):
+            stream.dual_step(Pass(), lagrangian)
+        multipliers.append(lagrangian.trackers[0].multipliers.value)
+    assert torch.equal(*multipliers)
+
+
+def test_a_position_of_the_first_rank_is_found_by_one_with_fewer_batches() -> None:
+    """Trainers save one state for all ranks."""
+    lagrangian = Lagrangian(AccuracyParity(0.1, reference=1), driver=VALIDATION, ranks=OfTwo(4))
+    batch = (ONE, torch.ones(4), S)
+    for steps in range(1, 10):
+        first, second = (ValidationStream([batch] * n, window=4, every=1, forward=default_forward) for n in (4, 3))
+        resumed = ValidationStream([batch] * 3, window=4, every=1, forward=default_forward)
+        for _ in range(steps):
+            first.dual_step(Pass(), lagrangian)
+            second.dual_step(Pass(), lagrangian)
+        resumed.load_state_dict(first.state_dict(), lagrangian)
+        own, expected = (stream.state_dict()["batches"] for stream in (resumed, second))
+        assert (own["pass"], own["taken"]) == (expected["pass"], expected["taken"])

@@ -217,3 +217,15 @@ def test_flags_are_the_groups_called_so(names: Any, form: Any) -> None:
 def test_lists_of_whole_numbers_in_other_clothes(form: Any) -> None:
     ids = Groups.parse(3).checked_ids(form([2, 0, 1]), batch=3, device=torch.device("cpu"))
     assert ids.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [(1.0, 0.0), np.array([1.0, 0.0]), ("1.0", "0.0"), tuple(torch.tensor([1, 0]))],
+    ids=["floats", "array", "texts", "tensors"],
+)
+def test_whole_numbers_as_floats_or_tensors_are_the_values_themselves(spec: Any) -> None:
+    """``groups=tuple(column.unique())``: in the order of appearance, and as floats where values are missing."""
+    for ids in (torch.tensor([0, 1, 1]), torch.tensor([0.0, 1.0, 1.0]), [0.0, 1.0, 1.0], np.array([0.0, 1.0, 1.0])):
+        assert check(ids, spec) == [1, 0, 0]
+    assert check(torch.tensor([2.0, 1.0, 2.0]), (1.0, 2.0)) == [1, 0, 1]

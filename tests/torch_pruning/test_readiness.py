@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -157,3 +159,36 @@ def test_where_nothing_is_hidden_nothing_had_to_be_learned() -> None:
         pruner.engine.pass_over()
     pruner.step()  # warnings are errors here
     assert model.fc1.out_features == 16
+
+
+def test_ctrl_c_waits_until_all_channels_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pruner, optimizer = build(constraint=EqualOpportunity(0.02))
+    drive(pruner, model, optimizer, batches_for(model, STEPS))
+    find = pruner.DG.get_pruning_group
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.setattr(pruner.DG, "get_pruning_group", find)
+        return find(*args, **options)
+
+    monkeypatch.setattr(pruner.DG, "get_pruning_group", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pruner.step()
+    assert (model.fc1.out_features, model.fc2.out_features) == (8, 8)
+    assert pruner.rebuild_optimizer(optimizer).param_groups
+    with pytest.raises(TrainingStateError, match="the channels are already removed"):
+        pruner.step()
+
+
+def test_a_removal_that_failed_is_not_called_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pruner, optimizer = build(constraint=EqualOpportunity(0.02))
+    drive(pruner, model, optimizer, batches_for(model, STEPS))
+
+    def failing(*args: Any, **options: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(pruner.DG, "get_pruning_group", failing)
+    with pytest.raises(MemoryError):
+        pruner.step()
+    with pytest.raises(TrainingStateError, match="the removal of channels was broken off"):
+        pruner.step()

@@ -11,6 +11,7 @@ from torch import nn
 pytest.importorskip("torch_pruning")
 
 from fairprune_plugin import EqualOpportunity
+from fairprune_plugin.distributed import Ranks
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner
 from fairprune_plugin.trainers.session import Session
@@ -57,6 +58,40 @@ def test_a_task_loss_of_the_trainers_own_is_used_once() -> None:
     given = (logits**2).sum()
     assert session.loss(logits, Y, S, task_loss=given) == given
     assert session.loss(logits, Y, S) == nn.functional.cross_entropy(logits, Y)
+
+
+class Second(Ranks):
+    """Any rank but the first."""
+
+    first = False
+
+
+@pytest.mark.parametrize("ranks", [Ranks, Second])
+def test_metrics_go_out_once_from_all_ranks(ranks: type[Ranks]) -> None:
+    class Recorder:
+        def __init__(self) -> None:
+            self.rows: list[Any] = []
+
+        def on_step(self, row: Any) -> None:
+            self.rows.append(row)
+
+        def on_evaluation(self, row: Any) -> None:
+            self.rows.append(row)
+
+    recorder = Recorder()
+    session = Session(pruner(), validation=[(X, Y, S)], validate_every=3, metrics=recorder)
+    session.pruner.lagrangian.ranks = ranks()
+    session.begin(9, 0)
+    take(session, 9)
+    assert len(recorder.rows) == (12 if ranks is Ranks else 0)
+    assert len(session.history) == 3
+
+
+def test_a_sharded_copy_is_refused_before_training() -> None:
+    session = Session(pruner())
+    session.pruner.engine.trained.module = nn.Linear(4, 2)  # as attach() does
+    with pytest.raises(ConfigError, match=r"sharded copy .* cannot be trained in a session"):
+        session.begin(9, 0)
 
 
 def test_a_run_that_ends_early_keeps_its_channels() -> None:

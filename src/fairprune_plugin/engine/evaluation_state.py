@@ -68,6 +68,7 @@ def snapshot_state(snapshot: Snapshot | None) -> dict[str, Any] | None:
         "evaluation": evaluation,
         "step": snapshot.step,
         "training_excess": snapshot.training_excess,
+        "bar": list(snapshot.bar),
     }
 
 
@@ -81,6 +82,7 @@ def snapshot_from(state: dict[str, Any] | None, trackers: Sequence[ConstraintTra
         evaluation_from(state["evaluation"], trackers),
         state["step"],
         state["training_excess"],
+        tuple(state["bar"]),
     )
 
 

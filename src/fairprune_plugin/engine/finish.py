@@ -12,7 +12,7 @@ from .evaluate import recalibrate_batch_norm
 from .message import message
 from .result import FitResult, Size
 from .schedule_free import to_average
-from .snapshots import rank
+from .snapshots import bar, rank
 
 if TYPE_CHECKING:
     from .fit import Run
@@ -61,7 +61,8 @@ def _recalibrated(run: Run, after: Evaluation) -> Evaluation:
     recalibrate_batch_norm(model, run.train, batches=options.recalibration_batches, forward=options.forward)
     average_batch_norm(model, run.ranks)
     fresh = run.evaluation.held_out()
-    if rank(fresh, options.select_by) >= rank(after, options.select_by):
+    rule = run.snapshots.rule(after)
+    if rank(fresh, rule) >= bar(after, rule):
         return fresh
     with torch.no_grad():
         for buffer, saved in zip(model.buffers(), buffers, strict=True):

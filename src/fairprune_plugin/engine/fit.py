@@ -25,6 +25,7 @@ from .metrics import step_row
 from .preflight import (
     BOTH,
     FOLDS,
+    check_held_out,
     check_optimizer,
     check_options,
     check_schedule,
@@ -135,6 +136,7 @@ class Run:
         self.host.plan(self.total)
         for name, loader in ((TRAIN, self.train), ("validation", self.validation), ("mask", self.mask_loader)):
             check_walkable(loader, name)
+        check_held_out(self.train, self.validation, self.options)
         check_optimizer(self.optimizer, self.lr_scheduler, self.host.model)
         check_schedule_free(self.optimizer)
         self.beside = parameters_beside(self.optimizer, self.host.model)
@@ -171,6 +173,8 @@ class Run:
         checkpointing = self.checkpoints.wanted
         with deferred_interrupt(checkpointing) as interrupt:
             for batch in self._training_batches():
+                if not self.host.model.training:  # a hook that judged the model by itself left it so
+                    self.host.model.train()
                 self._train_step(batch)
                 bar.update()
                 if engine.finished and self.host.rounds_left() > 1:
@@ -252,14 +256,15 @@ class Run:
         for metrics in self.options.metrics if self.ranks.first else ():
             metrics.on_evaluation(row)
         if row.at_target and self.snapshots.could_win(evaluation):
-            over = self.evaluation.training_excess() if self.options.select_by == SELECT_BOTH else 0.0
+            over = self.evaluation.training_excess() if self.snapshots.rule(evaluation) == SELECT_BOTH else 0.0
             self.snapshots.offer(host.model, engine.weights.keep, evaluation, engine.step_index, training_excess=over)
         gaps = "/".join(f"{gap:.3f}" for gap in row.gaps) or "-"
         return {"acc": f"{row.accuracy:.3f}", "gap": gaps, "pruned": f"{row.progress:.0%}"}
 
     def _between_rounds(self) -> None:
-        self.host.remove_round()
-        self.renew_optimizer()
+        with deferred_interrupt(True):
+            self.host.remove_round()
+            self.renew_optimizer()
         self._wrap()
 
     def renew_optimizer(self) -> None:

@@ -15,7 +15,7 @@ from ..fairness.lagrangian import TRAIN, VALIDATION
 from ..warn import warn_caller
 from .batches import check_iterable
 from .run_options import FitOptions
-from .snapshots import SELECTIONS
+from .snapshots import AUTO, SELECTIONS
 
 BOTH = "both"
 FOLDS = "folds"
@@ -71,6 +71,33 @@ def check_walkable(loader: Iterable[Any] | None, name: str) -> None:
             f"the {name} loader is empty or a generator: pass something that can be iterated again and again, such as "
             "a DataLoader or a list of batches, not a generator"
         )
+
+
+def check_held_out(train: Iterable[Any], validation: Iterable[Any] | None, options: FitOptions) -> None:
+    """Warns of validation data that training sees, and refuses settings that have an effect with validation alone.
+
+    Raises:
+        ConfigError: For a way to choose the moment, or a function to call, without validation data.
+    """
+    if validation is None:
+        given = {"select_by": options.select_by != AUTO, "on_evaluation": options.on_evaluation is not None}
+        for name in (name for name, is_given in given.items() if is_given):
+            raise ConfigError(
+                f"{name} has no effect without validation data, as then the last model is returned and nothing is evaluated "
+                "on the way: pass validation=…, or leave it out"
+            )
+    elif validation is train or (_walks_all(train) is not None and _walks_all(train) is _walks_all(validation)):
+        warn_caller(
+            "validation has the training data: multipliers and the choice of the moment follow rates that look better than "
+            "they are on new data; hold a part of the data out, or leave validation out and pass driver='folds'"
+        )
+
+
+def _walks_all(loader: Iterable[Any]) -> Any:
+    """The data set of a loader that leaves none of it out, as far as that can be seen; or ``None``."""
+    sampler = getattr(loader, "sampler", None)
+    whole = isinstance(sampler, torch.utils.data.SequentialSampler | torch.utils.data.RandomSampler)
+    return getattr(loader, "dataset", None) if whole else None
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, lr_scheduler: Any, model: nn.Module) -> None:

@@ -20,7 +20,7 @@ from .trained_beside import load_loss_state, load_parameters, loss_state, shapes
 if TYPE_CHECKING:
     from .fit import Run
 
-FORMAT = "fairprune_plugin run 2"
+FORMAT = "fairprune_plugin run 3"
 KEYS = (
     *("pruner", "model", "optimizer", "lr_scheduler", "trained_beside", "task_loss", "task_loss_rest"),
     *("snapshot", "history", "loss_mean", "evaluation_passes"),

@@ -20,7 +20,7 @@ from ..value_checks import known_in_range, refuse_if
 UNKNOWN = -1
 MOST_GROUPS = 1_000_000
 LARGEST_ID = 2**63 - 1
-_WHOLE = re.compile(r"-?[0-9]{1,20}")
+_WHOLE = re.compile(r"(-?[0-9]{1,20})(\.0*)?")
 
 
 _TRUTH = {"False": 0, "True": 1}
@@ -65,8 +65,8 @@ class Attribute:
 def declared_attribute(key: Any, spec: Any) -> Attribute:
     """An attribute as it is declared: the number of its values, their names, or ``None`` (to be discovered).
 
-    Names that are whole numbers are the values themselves: ``groups=(18, 65)`` are the groups 18 and 65, and
-    ``groups=(True, False)`` those of flags.
+    Names that are whole numbers are the values themselves: ``groups=(18, 65)`` are the groups 18 and 65, also as floats
+    (pandas makes those of a column with missing values), and ``groups=(True, False)`` those of flags.
 
     Raises:
         ConfigError: For anything else.
@@ -84,7 +84,8 @@ def codes_of(names: tuple[str, ...]) -> tuple[int, ...]:
     """The whole numbers that names are, or stand for as truth values; none if they are other names."""
     if names and all(name in _TRUTH for name in names):
         return tuple(_TRUTH[name] for name in names)
-    return tuple(int(name) for name in names) if all(_WHOLE.fullmatch(name) for name in names) else ()
+    found = [_WHOLE.fullmatch(name) for name in names]
+    return tuple(int(whole[1]) for whole in found if whole) if all(found) else ()
 
 
 def _names(spec: Any) -> tuple[str, ...]:
@@ -93,7 +94,7 @@ def _names(spec: Any) -> tuple[str, ...]:
     if isinstance(spec, np.ndarray) and spec.ndim == 1:
         spec = spec.tolist()
     if isinstance(spec, Sequence) and not isinstance(spec, str | bytes):
-        names = tuple(str(name) for name in spec)
+        names = tuple(str(name.item() if isinstance(name, Tensor) and name.dim() == 0 else name) for name in spec)
         if len(set(names)) == len(names) and names:
             return names
         raise ConfigError(f"expected at least two distinct group names, got {shown(names)}")

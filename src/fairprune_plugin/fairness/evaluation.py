@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .counts import RateCounts
+from .intervals import Z95
 from .verdict import Verdict
 
 
@@ -60,6 +61,13 @@ class Evaluation:
     def upper_excess(self) -> float:
         """By how much the worst gap plus half width exceeds the tolerance; 0 when all are within."""
         return max([0.0, *(verdict.upper_excess for verdict in self.verdicts)])
+
+    @property
+    def standard_error(self) -> float:
+        """The largest standard error of a gap; 0 where none is known."""
+        return max(
+            [0.0, *(verdict.half_width / Z95 for verdict in self.verdicts if not math.isnan(verdict.half_width))]
+        )
 
     @property
     def degenerate(self) -> bool:

@@ -14,6 +14,7 @@ from ..distributed import Ranks
 from ..engine.bilevel import BiLevelEngine
 from ..engine.config import BiLevelConfig
 from ..engine.data_parallel import refuse_join, share_buffers
+from ..engine.interrupt import deferred_interrupt
 from ..engine.loss_scaling import Optimizers, unscale
 from ..engine.optimizers import rebuild
 from ..engine.result import Size
@@ -33,7 +34,7 @@ from .graph import build_graph
 from .grouping import HostGroup, find_group
 from .initial_scores import initial_scores
 from .optimizer_steps import OptimizerSteps
-from .readiness import check_ready
+from .readiness import broken_off, check_ready
 from .removal import HeadDims, pruning_groups
 from .renewal import ParameterRenewal, Renewed
 from .rounds import begin_next_round, bind_groups, timetable_of_round
@@ -124,6 +125,7 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
             scores = MaskScores(initial_scores(weights, self.host_groups, importance, self.DG), self.config)
         self.dense_record: tuple[Evaluation, Size] | None = None
         self._renewed: Renewed = {}
+        self.removing = False  # true between the first and the last channel that goes
         self.begin_whole()
         self.total_steps = total_steps
         self.engine = BiLevelEngine(model, weights, self.lagrangian, self.budget.project, self.config, scores)
@@ -143,6 +145,8 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         """
         total_steps = whole_number("total_steps", total_steps, 1, "training steps")
         if self.current_step >= self.iterative_steps:
+            if self.removing:
+                raise broken_off()
             raise TrainingStateError(
                 f"all {self.iterative_steps} pruning rounds are done, the channels are already removed: build a new "
                 "BiFPPruner to prune this model further"
@@ -249,8 +253,9 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         self.current_step += 1
         if interactive:
             return self._remove()
-        for group in self._remove():
-            group.prune()
+        with deferred_interrupt(True):  # half a removal is no model: Ctrl-C waits for its end
+            for group in self._remove():
+                group.prune()
         return None
 
     def rebuild_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -306,6 +311,7 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         return scores[self.host_groups[index].unit_of_root[channels]]
 
     def _remove(self) -> Iterator[Any]:
+        self.removing = True
         self._sizes.dense()
         outputs = SameOutputs(self.model, self._example)
         weights = self.engine.weights
@@ -319,3 +325,4 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         self._optimizer_steps.stop()
         outputs.warn_if_changed()
         begin_next_round(self, weights.keep)
+        self.removing = False

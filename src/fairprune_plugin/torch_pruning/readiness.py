@@ -21,6 +21,8 @@ def check_ready(pruner: Any) -> None:
         FairPruneWarning: If no mask step has taught the scores anything.
     """
     engine: BiLevelEngine = pruner.engine
+    if pruner.removing:
+        raise broken_off()
     if pruner.current_step >= pruner.iterative_steps:
         raise TrainingStateError(
             f"all {pruner.iterative_steps} pruning rounds are done: the channels are already removed"
@@ -37,6 +39,14 @@ def check_ready(pruner: Any) -> None:
     check_masked(engine.weights, engine.trained)
     _warn_if_nothing_was_learned(engine)
     engine.trained.refuse_diverged()
+
+
+def broken_off() -> TrainingStateError:
+    """What to say of a model of which nobody knows which channels are there."""
+    return TrainingStateError(
+        "the removal of channels was broken off: some may be gone, and some not. Build model and pruner anew, and load the "
+        "state that they had before step()"
+    )
 
 
 def _warn_if_nothing_was_learned(engine: BiLevelEngine) -> None:

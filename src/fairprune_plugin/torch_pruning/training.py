@@ -18,7 +18,7 @@ from ..engine.memory import peak_memory_bytes
 from ..engine.metrics import Metrics, as_hooks
 from ..engine.result import FitResult, Size
 from ..engine.run_options import FitOptions, OnEvaluation
-from ..engine.snapshots import BOTH
+from ..engine.snapshots import AUTO
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN
@@ -43,7 +43,7 @@ class Training:
         progress: bool = True,
         forward: Forward = default_forward,
         on_evaluation: OnEvaluation | None = None,
-        select_by: str = BOTH,
+        select_by: str = AUTO,
         driver: str | None = None,
         folds: int = 5,
         checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -74,9 +74,12 @@ class Training:
             on_evaluation: Called with each :class:`~..engine.result.HistoryRow`.
             select_by: Which snapshot is returned: one within the tolerance on validation data if there is any, then the
                 most accurate less the excess over the tolerance: that of the validation ``"gap"``, that of ``"both"``
-                this gap and the one on as many training batches (default; measured for moments that could be the best
-                only), or that of the ``"upper_bound"``, validation gap plus 1.96 standard errors, which is then what has
-                to be within the tolerance.
+                this gap and the one on as many training batches (measured for moments that could be the best only), or
+                that of the ``"upper_bound"``, validation gap plus 1.96 standard errors, which is then what has to be within
+                the tolerance. ``"settled"``: the last one whose accuracy less the excess is within a standard error of the
+                gap of the best; nothing is first for being within the tolerance. ``"auto"`` (default): ``"settled"`` if a
+                constraint compares more than two groups, as the largest of several noisy differences is within a tolerance
+                by luck, else ``"both"``.
             driver: Which data move the multipliers: ``"validation"`` (default if there is a loader), ``"train"``,
                 ``"both"``: whichever is violated more, or ``"folds"``: parts of the training data that are held out in
                 turn.

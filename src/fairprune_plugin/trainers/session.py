@@ -18,7 +18,7 @@ from ..engine.metrics import as_hooks, step_row
 from ..engine.preflight import check_walkable, length
 from ..engine.result import HistoryRow
 from ..engine.running_mean import RunningMean
-from ..engine.snapshots import GAP, UPPER_BOUND, BestSnapshot
+from ..engine.snapshots import AUTO, GAP, SETTLED, UPPER_BOUND, BestSnapshot
 from ..engine.validation_stream import ValidationStream
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.lagrangian import VALIDATION
@@ -36,7 +36,8 @@ class Session:
         dual_every: Optimizer steps between two validation batches that move the multipliers.
         validate_every: Optimizer steps between two evaluations; default a twentieth of the run.
         select_by: What is to be within the tolerance, and whose excess weighs against accuracy where it is not: the
-            ``"gap"`` on validation data, or its ``"upper_bound"``.
+            ``"gap"`` on validation data, or its ``"upper_bound"``; or ``"settled"``; default ``"auto"``: ``"settled"`` for
+            more than two groups, else ``"gap"`` (see ``BiFPPruner.fit``).
         forward: ``(model, x) → logits`` for validation batches.
         metrics: One or several :class:`~..engine.metrics.Metrics` hooks.
         remove: Whether the hidden channels are removed at the end of training.
@@ -53,7 +54,7 @@ class Session:
         validation: Iterable[Any] | None = None,
         dual_every: int = 2,
         validate_every: int | None = None,
-        select_by: str = GAP,
+        select_by: str = AUTO,
         forward: Forward = default_forward,
         metrics: Any = None,
         remove: bool = True,
@@ -62,7 +63,7 @@ class Session:
         for name, value in (("dual_every", dual_every), ("validate_every", validate_every)):
             if value is not None:
                 whole_number(name, value, 1, "steps")
-        one_of("select_by", select_by, (GAP, UPPER_BOUND))
+        one_of("select_by", select_by, (AUTO, GAP, UPPER_BOUND, SETTLED))
         check_walkable(validation, VALIDATION)
         self.pruner = pruner
         self.remove = remove
@@ -73,7 +74,7 @@ class Session:
         self._forward = forward
         self._dual_every = dual_every
         self._validate_every = validate_every
-        self.snapshots = BestSnapshot(select_by)
+        self.snapshots = BestSnapshot(select_by, few=GAP)
         self.loss_mean = RunningMean()
         self._losses_of_this_step = 0
         self._stepped = False
@@ -100,6 +101,11 @@ class Session:
             raise TrainingStateError(
                 "this pruner has removed its channels already: to train the smaller model on, use a trainer without its "
                 "callback"
+            )
+        if pruner.engine.model is not pruner.model:
+            raise ConfigError(
+                "a sharded copy of the model (pruner.attach) cannot be trained in a session, whose evaluations and "
+                "snapshots are of whole weights: use pruner.loss and pruner.regularize(sharded) in a loop of your own"
             )
         self._check_place()
         self._plan(total_steps)
@@ -173,7 +179,7 @@ class Session:
             self.stream.dual_step(self.pruner.model, self.pruner.lagrangian)
         if self.metrics:
             row = step_row(engine, self.loss_mean.tensor)
-            for hook in self.metrics:
+            for hook in self.metrics if self.pruner.lagrangian.ranks.first else ():
                 hook.on_step(row)
         every = self._validate_every or max(1, self.pruner.total_steps // 20)
         due = engine.step_index % every == 0 or engine.finished
@@ -255,7 +261,7 @@ class Session:
         )
         row = history_row(pruner.engine, evaluation, loss=self.loss_mean.value, last_round=True)
         self.history.append(row)
-        for hook in self.metrics:
+        for hook in self.metrics if pruner.lagrangian.ranks.first else ():
             hook.on_evaluation(row)
         if row.at_target:
             self.snapshots.offer(pruner.model, pruner.engine.weights.keep, evaluation, pruner.engine.step_index)

@@ -12,7 +12,7 @@ from ..errors import ConfigError, TrainingStateError
 if TYPE_CHECKING:
     from .session import Session
 
-FORMAT = "fairprune_plugin trainer session 1"
+FORMAT = "fairprune_plugin trainer session 2"
 KEYS = ("pruner", "stream", "snapshot", "history", "loss_mean")
 
 

@@ -107,14 +107,28 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
                 return own(outputs, labels, num_items_in_batch=num_items_in_batch)
             task_loss: Tensor = self.session.pruner.lagrangian.task_loss(logits, labels)
             return task_loss
-        # The trainer sums the losses of the micro-batches of a step: each is to be a share of a mean over all.
-        share = 1.0
-        if num_items_in_batch is not None:
-            share = labels.ne(IGNORED_LABEL).sum() / num_items_in_batch
+        share = self._share_of_step(labels, num_items_in_batch)
         given = None
         if own is not None:
             given = own(outputs, labels, num_items_in_batch=num_items_in_batch) / share
         return self.session.loss(logits, labels, self._taken_sensitive(), task_loss=given) * share
+
+    def _share_of_step(self, labels: Tensor, num_items_in_batch: Any) -> Any:
+        """The trainer sums the losses of the micro-batches of a step: each is to be a share of a mean over all.
+
+        With several ranks, that of the micro-batches of all of them: the session's loss is such that its mean over the ranks
+        is that of their samples, however they are shared out.
+        """
+        if num_items_in_batch is None:
+            return 1.0
+        items = labels.ne(IGNORED_LABEL).sum()
+        # Where the trainer counts the items of all ranks (average_tokens_across_devices), it multiplies the loss by the
+        # number of ranks, which is that of the equal counts summed up here.
+        here, of_step = self.session.pruner.lagrangian.ranks.sum(
+            torch.stack([items, torch.as_tensor(num_items_in_batch, device=items.device)]).double()
+        )
+        share: Tensor = (here / of_step).float()
+        return share
 
     # ---- the trainer's events ------------------------------------------------------------------------------
 
