@@ -113,7 +113,7 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
             given = own(outputs, labels, num_items_in_batch=num_items_in_batch) / share
         return self.session.loss(logits, labels, self._taken_sensitive(), task_loss=given) * share
 
-    def _share_of_step(self, labels: Tensor, num_items_in_batch: Any) -> Any:
+    def _share_of_step(self, labels: Tensor, num_items_in_batch: Any) -> Tensor | float:
         """The trainer sums the losses of the micro-batches of a step: each is to be a share of a mean over all.
 
         With several ranks, that of the micro-batches of all of them: the session's loss is such that its mean over the ranks
@@ -124,11 +124,9 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
         items = labels.ne(IGNORED_LABEL).sum()
         # Where the trainer counts the items of all ranks (average_tokens_across_devices), it multiplies the loss by the
         # number of ranks, which is that of the equal counts summed up here.
-        here, of_step = self.session.pruner.lagrangian.ranks.sum(
-            torch.stack([items, torch.as_tensor(num_items_in_batch, device=items.device)]).double()
-        )
-        share: Tensor = (here / of_step).float()
-        return share
+        counts = torch.stack([items, torch.as_tensor(num_items_in_batch, device=items.device)]).float()
+        total: Tensor = self.session.pruner.lagrangian.ranks.sum(counts)
+        return total[0] / total[1]
 
     # ---- the trainer's events ------------------------------------------------------------------------------
 
