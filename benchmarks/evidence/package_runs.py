@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from fairprune_plugin import Constraint
+from fairprune_plugin.engine.snapshots import AUTO, FEW_GROUPS, SETTLED
 from fairprune_plugin.torch_pruning import BiFPPruner
 
 from .problems import Problem
@@ -67,5 +68,7 @@ def fit(
         validate_every=max(1, passes // MOMENTS),
         lr_scheduler=schedule,
         driver=driver,
+        # As the package has it under the constraint, and the same for what is tuned without one.
+        select_by=SETTLED if len(problem.groups) > FEW_GROUPS else AUTO,
         progress=False,
     )

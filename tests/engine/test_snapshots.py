@@ -241,3 +241,12 @@ def test_the_number_of_groups_decides_how_moments_are_chosen(groups: int, few: s
     assert rule_for(several, AUTO, few) == expected
     assert rule_for(several, UPPER_BOUND, few) == UPPER_BOUND
     assert rule_for(evaluation(0.9), AUTO, few) == few  # nothing is compared
+
+
+def test_without_constraints_accuracies_settle_by_their_own_standard_error() -> None:
+    """Of 100 people, 0.05 at one half."""
+    half, less, much_less = (Evaluation("validation", 100, accuracy, (), (), ()) for accuracy in (0.5, 0.46, 0.44))
+    assert half.standard_error == pytest.approx(0.05)
+    assert kept(half, less, much_less) == 1
+    assert kept(half, less, much_less, select_by=AUTO) == 0
+    assert Evaluation("validation", 0, NAN, (), (), ()).standard_error == 0.0

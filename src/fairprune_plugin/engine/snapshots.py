@@ -70,9 +70,9 @@ def rank(evaluation: Evaluation, rule: str = GAP, training_excess: float = 0.0) 
 def bar(evaluation: Evaluation, rule: str, training_excess: float = 0.0) -> tuple[float, ...]:
     """What the rank of a later moment must reach for it to be as good as this one.
 
-    That is this one's own rank; by ``SETTLED`` it is lower by one standard error of the largest gap (the one-standard-error
-    rule of Breiman, Friedman, Olshen and Stone, *Classification and Regression Trees*, 1984, section 3.4.3, with the most
-    settled weights in place of the smallest tree).
+    That is this one's own rank; by ``SETTLED`` it is lower by one standard error of the gap, or without one of the accuracy
+    (the one-standard-error rule of Breiman, Friedman, Olshen and Stone, *Classification and Regression Trees*, 1984, section
+    3.4.3, with the most settled weights in place of the smallest tree).
     """
     *first, score = rank(evaluation, rule, training_excess)
     return (*first, score - evaluation.standard_error) if rule == SETTLED else (*first, score)

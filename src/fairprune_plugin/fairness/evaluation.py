@@ -64,7 +64,9 @@ class Evaluation:
 
     @property
     def standard_error(self) -> float:
-        """The largest standard error of a gap; 0 where none is known."""
+        """The largest standard error of a gap; without constraints that of the accuracy."""
+        if not self.verdicts:
+            return math.sqrt(self.accuracy * (1 - self.accuracy) / self.samples) if self.samples else 0.0
         return max(
             [0.0, *(verdict.half_width / Z95 for verdict in self.verdicts if not math.isnan(verdict.half_width))]
         )
