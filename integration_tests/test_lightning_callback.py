@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -398,6 +399,18 @@ def test_averages_of_weights_are_refused(name: str, first: bool) -> None:
     with pytest.raises(ConfigError, match=f"^{name} averages weights .*leave it out"):
         trainer.fit(module, loader())
     assert "training_step" not in vars(module)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+def test_processes_that_train_copies_are_refused() -> None:
+    """Lightning calls ``setup`` in them, before training."""
+    module = Classifier()
+    callback = BiFPCallback(pruner_of(module.net))
+    two = {**QUIET, "accelerator": "cpu", "devices": 2}
+    forking = pl.Trainer(strategy="ddp_fork", **two)
+    with pytest.raises(ConfigError, match=r"ddp_fork.*smaller weights would not fit.*strategy='ddp'"):
+        callback.setup(forking, module, "fit")
+    callback.setup(pl.Trainer(strategy="ddp", **two), module, "fit")
 
 
 def test_several_rounds_are_refused() -> None:

@@ -70,6 +70,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
                 "of it, to BiFPPruner(model, …)"
             )
         _refuse_averaging(trainer.callbacks)
+        _refuse_copying_processes(trainer.strategy)
         self._replace_training_step(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -201,6 +202,15 @@ class BiFPCallback(Callback):  # type: ignore[misc]
             )
         self.session.note_loss(output["loss"] if isinstance(output, Mapping) else output)
         return output
+
+
+def _refuse_copying_processes(strategy: Any) -> None:
+    """Forked or spawned processes train copies of module and pruner; only the weights come back, if they still fit."""
+    if type(getattr(strategy, "launcher", None)).__name__ == "_MultiProcessingLauncher":
+        raise ConfigError(
+            "with ddp_fork, ddp_spawn and ddp_notebook, processes train copies of the module, and their smaller weights "
+            "would not fit the original at the end: pass strategy='ddp', which runs the whole script in every process"
+        )
 
 
 def _refuse_averaging(callbacks: Iterable[Any]) -> None:
