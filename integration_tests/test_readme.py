@@ -37,7 +37,7 @@ def setting() -> dict[str, Any]:
     x = torch.randn(600, 8, generator=generator)
     s = (torch.rand(600, generator=generator) < 0.4).long()
     y = (x[:, 0] + 0.5 * s + torch.randn(600, generator=generator) > 0).long()
-    loader = DataLoader(TensorDataset(x, y, s), batch_size=50, shuffle=True, generator=generator)
+    loader = DataLoader(TensorDataset(x[:400], y[:400], s[:400]), batch_size=50, shuffle=True, generator=generator)
     model = Net()
     return {
         "tp": tp,
@@ -46,7 +46,7 @@ def setting() -> dict[str, Any]:
         "example_inputs": x[:2],
         "loader": loader,
         "train_loader": loader,
-        "val_loader": loader,
+        "val_loader": DataLoader(TensorDataset(x[400:], y[400:], s[400:]), batch_size=50),
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
     }
 

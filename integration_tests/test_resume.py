@@ -441,7 +441,13 @@ def names() -> dict[str, Any]:
     loader = DataLoader(data(96, 0), batch_size=32, shuffle=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     mine = {"torch": torch, "tp": tp, "Net": SmallMLP, "example_inputs": example_of(model), "train_loader": loader}
-    return {**mine, "model": model, "pruner": pruner, "optimizer": optimizer, "val_loader": loader}
+    return {
+        **mine,
+        "model": model,
+        "pruner": pruner,
+        "optimizer": optimizer,
+        "val_loader": DataLoader(data(96, 1), batch_size=32),
+    }
 
 
 def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,9 +59,9 @@ class WithLoss(Net):
 
 def names() -> dict[str, Any]:
     """What the page calls the user's own things."""
-    loader = DataLoader(TensorDataset(*samples(160)), batch_size=16)
+    loader, held_out = (DataLoader(TensorDataset(*samples(160)), batch_size=16) for _ in range(2))
     mine = {"torch": torch, "F": F, "Net": Net, "example_inputs": torch.zeros(2, 6)}
-    return {**mine, "train_loader": loader, "val_loader": loader}
+    return {**mine, "train_loader": loader, "val_loader": held_out}
 
 
 def test_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
