@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from .methods import METHODS
+from .methods import METHODS, applies
 from .problems import SETTINGS, Setting, on_network, tolerance_factor
+from .records import Job
 from .tuning import Budget
 
 RATES = Path(__file__).parent / "learning_rates.json"
@@ -78,6 +79,19 @@ def budget(setting: Setting, method: str, ratio: float, passes: int | None, targ
         searched |= rates.get(key, {})
     rate = searched.get(method, DEFAULT_RATE[setting.network])
     return Budget(ratio, passes or PASSES[setting.network], rate, target)
+
+
+def comparison(args: argparse.Namespace, target: str = "params") -> list[Job]:
+    """Every method at every ratio, with one kind of budget for all."""
+    settings = chosen(args)
+    return [
+        Job(setting, method, budget(setting, method, 0.0 if method == "dense" else ratio, args.passes, target), seed)
+        for seed in args.seeds  # the outer loop, so that an interrupted benchmark is balanced
+        for setting in settings
+        for ratio in args.ratios
+        for method in args.methods
+        if applies(method, setting)
+    ]
 
 
 def rates_key(setting: Setting) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .over_settings import OWN, SETTINGS_FOR_A_MEAN, summary_table, tally_table, within_table
+from .over_settings import OWN, SETTINGS_FOR_A_MEAN, many_text, summary_table, tally_table, within_table
 from .pictures import curves, plane
 from .records import Row
 from .tables import SIZE, by_setting, comparison_table
@@ -54,6 +54,7 @@ def write(path: Path, rows: Sequence[Row], page: Page) -> None:
         if ratios:
             sizes = ", ".join(f"{ratio:.0%}" for ratio in ratios)
             parts += [OVER_SETTINGS.format(sizes=sizes, enough=SETTINGS_FOR_A_MEAN), tally_table(rows, ratios) + "\n"]
+            parts.append(many_text(rows, ratios) + "\n")
     if table := within_table(rows, page.ratios):
         parts += [WITHIN, table + "\n"]
     for setting, own in by_setting(rows).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import nn
 
 from fairprune_plugin.torch_pruning import BiFPPruner
@@ -27,14 +28,14 @@ def cut(problem: Problem, budget: Budget, score: str, *, source: nn.Module | Non
 
 
 def uniform_budget(problem: Problem, budget: Budget) -> Budget:
-    """The same share of the channels in every layer, such that the size is that of the parameter budget."""
+    """The same share of the channels in every layer, such that the size is that of the budget."""
     low, high = 0.0, 1.0
     size = budget.ratio
     for _ in range(12):
         middle = (low + high) / 2
         pruner = make_pruner(problem, copy.deepcopy(problem.dense), Budget(middle, 2, budget.lr, "channels"), None)
         keep = pruner.budget.project(pruner.engine.scores.value(), 1.0)
-        gone = 1 - pruner.budget.size(keep, "params") / pruner.dense_params
+        gone = 1 - pruner.budget.size(keep, budget.target) / pruner.budget.size(torch.ones_like(keep), budget.target)
         low, high = (middle, high) if gone < size else (low, middle)
     return Budget(low, budget.passes, budget.lr, "channels")
 

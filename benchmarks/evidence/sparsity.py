@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .command import budget, chosen, parser
+from .command import comparison, parser
 from .comparison_page import Page, write
-from .methods import METHODS, applies
-from .records import Job, collect
+from .methods import METHODS
+from .records import collect
 
 RATIOS = (0.2, 0.5, 0.7, 0.9, 0.95)
 
@@ -23,16 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands = parser(__doc__, "sparsity", settings=("smiling",), methods=tuple(METHODS))
     commands.add_argument("--ratios", nargs="+", type=float, default=list(RATIOS))
     args = commands.parse_args(argv)
-    settings = chosen(args)
-    jobs = [
-        Job(setting, method, budget(setting, method, 0.0 if method == "dense" else ratio, args.passes), seed)
-        for seed in args.seeds  # the outer loop, so that an interrupted benchmark is balanced
-        for setting in settings
-        for ratio in args.ratios
-        for method in args.methods
-        if applies(method, setting)
-    ]
-    rows = collect(args, jobs, METHODS)
+    rows = collect(args, comparison(args), METHODS)
     if args.page is not None:
         write(args.page, rows, PAGE)
 

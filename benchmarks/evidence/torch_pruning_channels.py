@@ -14,6 +14,8 @@ import torch_pruning as tp
 from torch import nn
 from torch.nn import functional as F
 
+from fairprune_plugin.torch_pruning.macs import count
+
 from .nni_masks import CALIBRATION
 from .outcomes import Method, Outcome
 from .package_runs import tuned
@@ -28,7 +30,7 @@ def by_torch_pruning(
 ) -> Method:
     """One global ranking of the channels, which go at once; the remaining passes tune the smaller model.
 
-    The host's ratio is one of channels: it is the one that comes nearest to the budget of parameters.
+    The host's ratio is one of channels: it is the one that comes nearest to the budget of parameters or MACs.
 
     Args:
         make_importance: A fresh importance of the host.
@@ -37,14 +39,14 @@ def by_torch_pruning(
     """
 
     def method(problem: Problem, budget: Budget) -> Outcome:
-        wanted = (1 - budget.ratio) * _size(problem.dense)
+        wanted = (1 - budget.ratio) * _size(problem.dense, problem, budget)
         low, high = 0.0, 1.0
         best: tuple[float, nn.Module, float] | None = None
         slopes = _slopes(problem) if gradients else {}
         for _ in range(HALVINGS):
             ratio = (low + high) / 2
             model = _pruned(problem, slopes, ratio, make_importance(), isomorphic)
-            size = _size(model)
+            size = _size(model, problem, budget)
             if best is None or abs(size - wanted) < best[0]:
                 best = abs(size - wanted), model, ratio
             low, high = (ratio, high) if size > wanted else (low, ratio)
@@ -83,5 +85,6 @@ def _slopes(problem: Problem) -> dict[str, Any]:
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def _size(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+def _size(model: nn.Module, problem: Problem, budget: Budget) -> float:
+    macs, params = count(model, problem.example)
+    return macs if budget.target == "macs" else params

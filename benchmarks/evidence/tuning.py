@@ -20,11 +20,11 @@ class Budget:
     """What every method gets alike.
 
     Attributes:
-        ratio: Share of the parameters that goes.
+        ratio: Share of the target that goes.
         passes: Forward-backward passes after the dense training, calibration included.
         lr: Peak learning rate of the cosine schedule.
-        target: ``"params"``: one budget over all layers; ``"channels"``: the same share of the channels everywhere;
-            ``"weights"``: single weights, and the ratio is that of the prunable ones.
+        target: ``"params"`` or ``"macs"``: one budget over all layers; ``"channels"``: the same share of the channels
+            everywhere; ``"weights"``: single weights, and the ratio is that of the prunable ones.
     """
 
     ratio: float

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .command import budget, chosen, parser
+from .command import comparison, parser
 from .comparison_page import Page, write
-from .records import Job, collect
+from .records import collect
 from .weight_methods import WEIGHT_METHODS
 
 RATIOS = (0.7, 0.9, 0.95, 0.98)
@@ -24,15 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands = parser(__doc__, "unstructured", settings=("smiling",), methods=known, known=known)
     commands.add_argument("--ratios", nargs="+", type=float, default=list(RATIOS))
     args = commands.parse_args(argv)
-    settings = chosen(args)
-    jobs = [
-        Job(setting, method, budget(setting, method, 0.0 if method == "dense" else ratio, args.passes, "weights"), seed)
-        for seed in args.seeds  # the outer loop, so that an interrupted benchmark is balanced
-        for setting in settings
-        for ratio in args.ratios
-        for method in args.methods
-    ]
-    rows = collect(args, jobs, WEIGHT_METHODS)
+    rows = collect(args, comparison(args, "weights"), WEIGHT_METHODS)
     if args.page is not None:
         write(args.page, rows, PAGE)
 
