@@ -32,8 +32,8 @@ from census.network import train as train_census
 from faces import ResNet10, load_faces
 from faces import train as train_faces
 from fairprune_plugin import Constraint
-from fairprune_plugin.engine.evaluate import evaluate
-from fairprune_plugin.engine.result import HistoryRow
+from fairprune_plugin.engine.measure.evaluate import evaluate
+from fairprune_plugin.engine.results.result import HistoryRow
 from fairprune_plugin.fairness.constraints import CONSTRAINTS
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.torch_pruning import BiFPPruner

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from architectures.architecture import Architecture, logits_of
 from fairprune_plugin import AccuracyParity, BiLevelConfig
-from fairprune_plugin.engine.latency import latency_ms
-from fairprune_plugin.engine.memory import peak_memory_bytes
+from fairprune_plugin.engine.measure.latency import latency_ms
+from fairprune_plugin.engine.measure.memory import peak_memory_bytes
 from fairprune_plugin.errors import FairPruneError
 from fairprune_plugin.export import export_onnx, export_program
 from fairprune_plugin.torch_pruning import BiFPPruner

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from driving import SmallMLP, example_of
 from fairprune_plugin import EqualOpportunity
-from fairprune_plugin.engine.result import FitResult
+from fairprune_plugin.engine.results.result import FitResult
 from fairprune_plugin.torch_pruning import BiFPPruner
 
 STEPS = 48

@@ -27,7 +27,7 @@ from fairprune_plugin import (
     Rate,
     RateParity,
 )
-from fairprune_plugin.engine.result import FitResult, HistoryRow
+from fairprune_plugin.engine.results.result import FitResult, HistoryRow
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning
 from fairprune_plugin.torch_pruning import BiFPPruner
 

@@ -19,7 +19,7 @@ from fairprune_plugin import (
     EqualizedOdds,
     EqualOpportunity,
 )
-from fairprune_plugin.engine.result import FitResult, HistoryRow
+from fairprune_plugin.engine.results.result import FitResult, HistoryRow
 from fairprune_plugin.errors import (
     ConfigError,
     FairPruneWarning,

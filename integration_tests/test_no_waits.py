@@ -19,8 +19,8 @@ from fairprune_plugin import (
     EqualOpportunity,
     LossParity,
 )
-from fairprune_plugin.engine.batches import default_forward
-from fairprune_plugin.engine.validation_stream import ValidationStream
+from fairprune_plugin.engine.loaders.batches import default_forward
+from fairprune_plugin.engine.run.validation_stream import ValidationStream
 from fairprune_plugin.errors import DataError, FairPruneError, NonFiniteError
 from fairprune_plugin.torch_pruning import BiFPPruner
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 import fairprune_plugin
 import resumable_run
 from driving import SmallMLP, example_of
-from fairprune_plugin.engine.checkpoint import write
+from fairprune_plugin.engine.storage.checkpoint import write
 from fairprune_plugin.errors import ConfigError, FairPruneWarning, NonFiniteError, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner
 from resumable_run import STEPS, data, facts, train

@@ -25,6 +25,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trainers": {"engine", "fairness"},
     "cli": {"audit", "fairness"},
 }
+# The same among the engine's own folders; "" is what lies beside them: the alternation itself.
+ENGINE_MAY_IMPORT: dict[str, set[str]] = {
+    "": set(),
+    "loaders": {""},
+    "measure": {"", "loaders"},
+    "results": {""},
+    "storage": set(),
+    "run": {"", "loaders", "measure", "results", "storage"},
+}
 HOSTS = {"torch_pruning", "nni"}
 # Modules beside the folders that put something together; all others are for everybody and import no folder.
 ON_TOP = {"__init__", "build", "schedules"}
@@ -33,15 +42,20 @@ FOR_HOSTS = {"config"}
 
 def imported(path: Path) -> Iterator[str]:
     """Folders, and modules beside them, that a file imports from this package, also inside its functions."""
+    yield from (name[0] for name in imported_paths(path))
+
+
+def imported_paths(path: Path) -> Iterator[tuple[str, ...]]:
+    """What :func:`imported` has the first part of."""
     package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - (node.level - 1)]
             names = [node.module] if node.module else [alias.name for alias in node.names]
-            yield from ((*base, *name.split("."))[0] for name in names)
+            yield from ((*base, *name.split(".")) for name in names)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            yield from (name.split(".")[1] for name in names if name.startswith("fairprune_plugin."))
+            yield from (tuple(name.split(".")[1:]) for name in names if name.startswith("fairprune_plugin."))
 
 
 def test_every_folder_has_its_place() -> None:
@@ -53,6 +67,20 @@ def test_a_folder_imports_what_is_below_it(folder: str) -> None:
     found = {name for path in (ROOT / folder).rglob("*.py") for name in imported(path)}
     assert found & set(MAY_IMPORT) <= MAY_IMPORT[folder] | {folder}
     assert not found & (ON_TOP if folder in HOSTS else ON_TOP | FOR_HOSTS)
+
+
+@pytest.mark.parametrize("folder", ENGINE_MAY_IMPORT)
+def test_a_folder_of_the_engine_imports_what_is_below_it(folder: str) -> None:
+    engine = ROOT / "engine"
+    folders = {path.name for path in engine.iterdir() if list(path.glob("*.py"))}
+    assert folders | {""} == set(ENGINE_MAY_IMPORT)
+    found = {
+        name[1] if name[1] in folders else ""
+        for path in (engine / folder).glob("*.py")
+        for name in imported_paths(path)
+        if name[0] == "engine"
+    }
+    assert found <= ENGINE_MAY_IMPORT[folder] | {folder}
 
 
 def test_what_everybody_imports_imports_no_folder() -> None:

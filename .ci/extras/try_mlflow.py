@@ -8,7 +8,7 @@ os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # the only store that needs no d
 import mlflow
 import torch
 
-from fairprune_plugin.engine.metrics import StepRow
+from fairprune_plugin.engine.results.metrics import StepRow
 from fairprune_plugin.writers.mlflow import MLflowWriter
 
 mlflow.set_tracking_uri(Path("mlruns").absolute().as_uri())

@@ -3,7 +3,7 @@
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fairprune_plugin.engine.metrics import StepRow
+from fairprune_plugin.engine.results.metrics import StepRow
 from fairprune_plugin.writers.tensorboard import TensorBoardWriter
 
 with TensorBoardWriter("runs/1") as writer:

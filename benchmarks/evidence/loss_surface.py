@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fairprune_plugin.engine.evaluate import evaluate, recalibrate_batch_norm
+from fairprune_plugin.engine.measure.evaluate import evaluate, recalibrate_batch_norm
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 
 from .command import budget, chosen, parser

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairprune_plugin.engine.evaluate import evaluate, recalibrate_batch_norm
-from fairprune_plugin.engine.snapshots import AUTO, BOTH, BestSnapshot, bar, rank
+from fairprune_plugin.engine.measure.evaluate import evaluate, recalibrate_batch_norm
+from fairprune_plugin.engine.results.snapshots import AUTO, BOTH, BestSnapshot, bar, rank
 from fairprune_plugin.fairness.evaluation import Evaluation
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 

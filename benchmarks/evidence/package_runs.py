@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from fairprune_plugin import Constraint
-from fairprune_plugin.engine.snapshots import AUTO, FEW_GROUPS, SETTLED
+from fairprune_plugin.engine.results.snapshots import AUTO, FEW_GROUPS, SETTLED
 from fairprune_plugin.torch_pruning import BiFPPruner
 
 from .problems import Problem

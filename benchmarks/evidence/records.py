@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fairprune_plugin.engine.evaluate import evaluate
+from fairprune_plugin.engine.measure.evaluate import evaluate
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.torch_pruning.macs import count
 

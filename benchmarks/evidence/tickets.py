@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from fairprune_plugin.engine.evaluate import recalibrate_batch_norm
+from fairprune_plugin.engine.measure.evaluate import recalibrate_batch_norm
 
 from .baselines import ScoringContext, remove_units
 from .baselines.lottery_ticket import Ticket, lottery_ticket

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from fairprune_plugin import Constraint
-from fairprune_plugin.engine.evaluate import recalibrate_batch_norm
+from fairprune_plugin.engine.measure.evaluate import recalibrate_batch_norm
 from fairprune_plugin.fairness.groups import Groups
 
 from . import nni_masks

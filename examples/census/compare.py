@@ -10,8 +10,8 @@ import torch_pruning as tp
 from torch import nn
 
 from fairprune_plugin import Constraint
-from fairprune_plugin.engine.evaluate import evaluate
-from fairprune_plugin.engine.result import FitResult, Size
+from fairprune_plugin.engine.measure.evaluate import evaluate
+from fairprune_plugin.engine.results.result import FitResult, Size
 from fairprune_plugin.fairness.evaluation import Evaluation
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.torch_pruning import BiFPPruner
@@ -118,7 +118,7 @@ class _Judge:
         evaluate(dense, self._loader, self._lagrangian, split="test", dense=True)
 
     def contender(self, name: str, model: nn.Module) -> Contender:
-        from fairprune_plugin.engine.latency import latency_ms
+        from fairprune_plugin.engine.measure.latency import latency_ms
         from fairprune_plugin.torch_pruning.macs import count
 
         macs, params = count(model, self._example[:1])

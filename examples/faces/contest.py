@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fairprune_plugin import Constraint
-from fairprune_plugin.engine.evaluate import evaluate
+from fairprune_plugin.engine.measure.evaluate import evaluate
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.torch_pruning import BiFPPruner
 from fairprune_plugin.torch_pruning.macs import count

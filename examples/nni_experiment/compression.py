@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fairprune_plugin import build_pruner
-from fairprune_plugin.engine.evaluate import evaluate
+from fairprune_plugin.engine.measure.evaluate import evaluate
 from fairprune_plugin.fairness.constraints import CONSTRAINTS
 from fairprune_plugin.fairness.evaluation import Evaluation
 from fairprune_plugin.fairness.lagrangian import Lagrangian

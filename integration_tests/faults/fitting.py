@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from driving import SGD, SmallMLP
 from fairprune_plugin import EqualOpportunity
-from fairprune_plugin.engine import checkpoint
-from fairprune_plugin.engine.folder_lock import only_run_in
+from fairprune_plugin.engine.storage import checkpoint
+from fairprune_plugin.engine.storage.folder_lock import only_run_in
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, NonFiniteError, TrainingStateError
 from fairprune_plugin.torch_pruning import load_pruned, save_pruned
 

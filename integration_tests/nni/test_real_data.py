@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fairprune_plugin import DemographicParity, EqualOpportunity, FairPruneWarning
-from fairprune_plugin.engine.evaluate import evaluate
+from fairprune_plugin.engine.measure.evaluate import evaluate
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.nni import BiFPPruner, TorchEvaluator, configure_structured, speedup
 

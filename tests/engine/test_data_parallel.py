@@ -12,8 +12,6 @@ from torch.utils.data import BatchSampler, DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from fairprune_plugin.distributed import ALONE
-from fairprune_plugin.engine.batch_stream import BatchStream
-from fairprune_plugin.engine.census import read_labels
 from fairprune_plugin.engine.data_parallel import (
     different_data,
     is_shard,
@@ -22,6 +20,8 @@ from fairprune_plugin.engine.data_parallel import (
     rewrap,
     wrap,
 )
+from fairprune_plugin.engine.loaders.batch_stream import BatchStream
+from fairprune_plugin.engine.loaders.census import read_labels
 from fairprune_plugin.errors import ConfigError, DataError
 from fairprune_plugin.fairness.constraints import AccuracyParity
 from fairprune_plugin.fairness.evaluator import Evaluator
@@ -145,7 +145,7 @@ def test_the_same_data_are_recognised_in_whatever_order() -> None:
 
 def test_labels_of_all_ranks_are_looked_at_together() -> None:
     """Parts of a census, as if the second rank had told the same or something else."""
-    from fairprune_plugin.engine import census
+    from fairprune_plugin.engine.loaders import census
 
     model = nn.Linear(2, 2)
     rows = [(torch.zeros(3, 2), torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fairprune_plugin.engine.randomness import generators_of
+from fairprune_plugin.engine.loaders.randomness import generators_of
 from fairprune_plugin.errors import ConfigError
 from fairprune_plugin.trainers.sensitive_fields import SensitiveFields
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from fairprune_plugin import EqualOpportunity
-from fairprune_plugin.engine.metrics import StepRow
-from fairprune_plugin.engine.result import HistoryRow
+from fairprune_plugin.engine.results.metrics import StepRow
+from fairprune_plugin.engine.results.result import HistoryRow
 from fairprune_plugin.fairness.multipliers import MultiplierConfig
 from fairprune_plugin.fairness.outputs import Outputs, Task
 from fairprune_plugin.fairness.tracker import ConstraintTracker

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairprune_plugin.engine.batches import Forward, default_forward, read_batch
+from fairprune_plugin.engine.loaders.batches import Forward, default_forward, read_batch
 from fairprune_plugin.errors import DataError
 from fairprune_plugin.fairness.groups import Groups
 from fairprune_plugin.fairness.outputs import Outputs

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairprune_plugin.engine.batches import Batch, Forward, default_forward, read_batch
+from fairprune_plugin.engine.loaders.batches import Batch, Forward, default_forward, read_batch
 from fairprune_plugin.errors import ConfigError, DataError, NonFiniteError
 from fairprune_plugin.fairness.groups import Groups
 from fairprune_plugin.fairness.lagrangian import TaskLoss, cross_entropy

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fairprune_plugin import ExcessAccuracyGap
-from fairprune_plugin.engine.batches import Forward, default_forward
+from fairprune_plugin.engine.loaders.batches import Forward, default_forward
 from fairprune_plugin.errors import ConfigError
 from fairprune_plugin.fairness.groups import Groups
 

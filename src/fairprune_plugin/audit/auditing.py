@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..checks import whole_number
-from ..engine.batches import Forward, default_forward
+from ..engine.loaders.batches import Forward, default_forward
 from ..errors import ConfigError, DataError
 from ..fairness.constraint import Constraint
 from ..fairness.constraints import constraints_of, with_floors
@@ -65,8 +65,8 @@ def audit(
         bins: Of the calibration error.
         bootstrap: Replicates, at least 100.
         seed: Of the bootstrap; the same seed gives the same report.
-        history: The :class:`~..engine.result.FitResult` that led to the model, several, or a mapping from names to them:
-            adds pictures of the runs.
+        history: The :class:`~..engine.results.result.FitResult` that led to the model, several, or a mapping from names
+            to them: adds pictures of the runs.
 
     Raises:
         ConfigError: For unusable arguments.

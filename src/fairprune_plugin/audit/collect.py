@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..engine.batches import Forward, missing_sensitive, read_batch
-from ..engine.evaluate import mode
+from ..engine.loaders.batches import Forward, missing_sensitive, read_batch
+from ..engine.measure.evaluate import mode
 from ..errors import DataError
 from ..fairness.one_hot import one_hot_notes
 from ..fairness.outputs import Outputs

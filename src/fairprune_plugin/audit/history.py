@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.result import FitResult
+from ..engine.results.result import FitResult
 from ..errors import ConfigError
 from . import text
 
@@ -53,7 +53,7 @@ class Run:
 
     @classmethod
     def of(cls, name: str, result: FitResult | Mapping[str, Any]) -> Run:
-        """From a :class:`~..engine.result.FitResult`, or from what its ``to_dict`` or ``to_json`` wrote.
+        """From a :class:`~..engine.results.result.FitResult`, or from what its ``to_dict`` or ``to_json`` wrote.
 
         Raises:
             ConfigError: If it is neither.

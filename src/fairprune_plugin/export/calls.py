@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from ..engine.evaluate import mode
+from ..engine.measure.evaluate import mode
 from ..errors import ConfigError, UnsupportedModelError
 
 TOLERANCE = 1e-3

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..checks import shown
-from ..engine.atomic import atomically
-from ..engine.evaluate import mode
+from ..engine.measure.evaluate import mode
+from ..engine.storage.atomic import atomically
 from ..errors import ConfigError, MissingHostError
 from .calls import TOLERANCE, answers, difference, fewer
 from .program import checked_call, not_exportable

@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map_only
 
 from ..checks import flag, number, shown
-from ..engine.evaluate import mode
+from ..engine.measure.evaluate import mode
 from ..errors import ConfigError, UnsupportedModelError
 from ..masks.norms import KeptStatistics
 from .calls import TOLERANCE, answers, arguments_of, batch_axes, check_batch, difference, fewer, floats

@@ -12,7 +12,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from ..engine.evaluate import mode
+from ..engine.measure.evaluate import mode
 from ..errors import ConfigError, FairPruneWarning, UnsupportedModelError
 from ..masks.groups import ChannelSite, unit_axis
 from ..torch_pruning.grouping import HostGroup, host_groups

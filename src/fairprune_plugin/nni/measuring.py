@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..engine.batches import Forward, default_forward
-from ..engine.census import discover_groups, read_labels
-from ..engine.evaluate import evaluate
+from ..engine.loaders.batches import Forward, default_forward
+from ..engine.loaders.census import discover_groups, read_labels
+from ..engine.measure.evaluate import evaluate
 from ..errors import TrainingStateError
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN

@@ -9,9 +9,9 @@ from nni.compression.base.compressor import register_scalers
 from nni.compression.pruning.scheduled_pruner import ScheduledPruner
 from torch import Tensor, nn
 
-from ..engine.batches import Forward, default_forward
 from ..engine.bilevel import BiLevelEngine
 from ..engine.config import BiLevelConfig
+from ..engine.loaders.batches import Forward, default_forward
 from ..engine.scores import MaskScores
 from ..engine.settings import bilevel_config, lagrangian_of
 from ..errors import ConfigError, TrainingStateError

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import whole_number
-from ..engine.batches import Forward, default_forward
 from ..engine.bilevel import BiLevelEngine
-from ..engine.validation_stream import ValidationStream
+from ..engine.loaders.batches import Forward, default_forward
+from ..engine.run.validation_stream import ValidationStream
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.lagrangian import VALIDATION
 from ..warn import warn_caller

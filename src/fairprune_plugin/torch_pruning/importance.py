@@ -12,7 +12,7 @@ from torch_pruning import ops
 
 from ..checks import whole_number
 from ..distributed import Ranks
-from ..engine.batches import Batch, Forward, default_forward, read_batch
+from ..engine.loaders.batches import Batch, Forward, default_forward, read_batch
 from ..errors import ConfigError, DataError
 from ..fairness.constraint import Constraint
 from ..fairness.lagrangian import Lagrangian, TaskLoss

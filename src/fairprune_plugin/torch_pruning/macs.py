@@ -12,7 +12,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from ..engine.evaluate import mode
+from ..engine.measure.evaluate import mode
 from ..masks.cost import CostEntry, parameter_axes
 from ..masks.masked_weights import MaskedWeights
 

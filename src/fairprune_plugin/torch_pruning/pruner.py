@@ -14,10 +14,10 @@ from ..distributed import Ranks
 from ..engine.bilevel import BiLevelEngine
 from ..engine.config import BiLevelConfig
 from ..engine.data_parallel import refuse_join, share_buffers
-from ..engine.interrupt import deferred_interrupt
 from ..engine.loss_scaling import Optimizers, unscale
 from ..engine.optimizers import rebuild
-from ..engine.result import Size
+from ..engine.results.result import Size
+from ..engine.run.interrupt import deferred_interrupt
 from ..engine.scores import MaskScores
 from ..engine.settings import bilevel_config, lagrangian_of
 from ..errors import ConfigError, TrainingStateError

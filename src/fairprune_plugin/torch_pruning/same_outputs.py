@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.evaluate import mode
+from ..engine.measure.evaluate import mode
 from ..warn import warn_caller
 from .example import Example
 from .selfcheck import close

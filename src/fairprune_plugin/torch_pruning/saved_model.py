@@ -16,8 +16,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from ..checks import shown
-from ..engine.atomic import atomically
-from ..engine.result import FitResult
+from ..engine.results.result import FitResult
+from ..engine.storage.atomic import atomically
 from ..errors import ConfigError, MissingHostError, TrainingStateError
 from .removal import head_attributes, prune_in_order
 from .state_checks import first_difference, shapes_of

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from ..engine.damage import refusing_damage
-from ..engine.evaluation_state import dense_record_from, dense_record_state
+from ..engine.results.evaluation_state import dense_record_from, dense_record_state
 from ..errors import TrainingStateError
 from ..masks.masked_weights import MaskedWeights
 from .group_state import groups_state, restore_groups

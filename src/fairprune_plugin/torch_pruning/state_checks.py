@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.evaluation_state import dense_record_from
+from ..engine.results.evaluation_state import dense_record_from
 from ..engine.scores import MaskScores
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.lagrangian import Lagrangian

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from ..engine.batches import Forward, default_forward
-from ..engine.census import discover_groups, read_labels
 from ..engine.data_parallel import Wrap
-from ..engine.evaluate import evaluate
-from ..engine.fit import Run
-from ..engine.latency import latency_ms
-from ..engine.memory import peak_memory_bytes
-from ..engine.metrics import Metrics, as_hooks
-from ..engine.result import FitResult, Size
-from ..engine.run_options import FitOptions, OnEvaluation
-from ..engine.snapshots import AUTO
+from ..engine.loaders.batches import Forward, default_forward
+from ..engine.loaders.census import discover_groups, read_labels
+from ..engine.measure.evaluate import evaluate
+from ..engine.measure.latency import latency_ms
+from ..engine.measure.memory import peak_memory_bytes
+from ..engine.results.metrics import Metrics, as_hooks
+from ..engine.results.result import FitResult, Size
+from ..engine.results.snapshots import AUTO
+from ..engine.run.fit import Run
+from ..engine.run.options import FitOptions, OnEvaluation
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN
@@ -71,7 +71,7 @@ class Training:
                 only if validation is no worse; 0 leaves them alone.
             progress: Whether to show a progress bar.
             forward: ``(model, x) → logits``; default ``model(x)``, its ``.logits`` if there is one.
-            on_evaluation: Called with each :class:`~..engine.result.HistoryRow`.
+            on_evaluation: Called with each :class:`~..engine.results.result.HistoryRow`.
             select_by: Which snapshot is returned: one within the tolerance on validation data if there is any, then the
                 most accurate less the excess over the tolerance: that of the validation ``"gap"``, that of ``"both"``
                 this gap and the one on as many training batches (measured for moments that could be the best only), or

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..engine.schedule_free import refuse_schedule_free
+from ..engine.run.schedule_free import refuse_schedule_free
 from ..errors import ConfigError, DataError, MissingHostError, TrainingStateError
 from .session import session_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from ..engine.batches import SENSITIVE_KEYS
+from ..engine.loaders.batches import SENSITIVE_KEYS
 from ..errors import ConfigError
 
 

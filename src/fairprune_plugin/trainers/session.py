@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from ..checks import one_of, shown, whole_number
-from ..engine.batches import Forward, default_forward
-from ..engine.beside import beside
-from ..engine.evaluate import evaluate
-from ..engine.history import history_row
-from ..engine.metrics import as_hooks, step_row
-from ..engine.preflight import check_walkable, length
-from ..engine.result import HistoryRow
-from ..engine.running_mean import RunningMean
-from ..engine.snapshots import AUTO, GAP, SETTLED, UPPER_BOUND, BestSnapshot
-from ..engine.validation_stream import ValidationStream
+from ..engine.loaders.batches import Forward, default_forward
+from ..engine.measure.evaluate import evaluate
+from ..engine.results.history import history_row
+from ..engine.results.metrics import as_hooks, step_row
+from ..engine.results.result import HistoryRow
+from ..engine.results.snapshots import AUTO, GAP, SETTLED, UPPER_BOUND, BestSnapshot
+from ..engine.run.beside import beside
+from ..engine.run.preflight import check_walkable, length
+from ..engine.run.running_mean import RunningMean
+from ..engine.run.validation_stream import ValidationStream
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.lagrangian import VALIDATION
 from ..warn import warn_caller
@@ -39,7 +39,7 @@ class Session:
             ``"gap"`` on validation data, or its ``"upper_bound"``; or ``"settled"``; default ``"auto"``: ``"settled"`` for
             more than two groups, else ``"gap"`` (see ``BiFPPruner.fit``).
         forward: ``(model, x) → logits`` for validation batches.
-        metrics: One or several :class:`~..engine.metrics.Metrics` hooks.
+        metrics: One or several :class:`~..engine.results.metrics.Metrics` hooks.
         remove: Whether the hidden channels are removed at the end of training.
 
     Raises:

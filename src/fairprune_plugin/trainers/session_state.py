@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..engine.damage import refusing_damage
-from ..engine.evaluation_state import row_from, snapshot_from, snapshot_state
+from ..engine.results.evaluation_state import row_from, snapshot_from, snapshot_state
 from ..errors import ConfigError, TrainingStateError
 
 if TYPE_CHECKING:

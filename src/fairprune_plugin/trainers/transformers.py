@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine import checkpoint
-from ..engine.schedule_free import refuse_schedule_free
+from ..engine.run.schedule_free import refuse_schedule_free
+from ..engine.storage import checkpoint
 from ..errors import ConfigError, DataError, MissingHostError, TrainingStateError
 from .sensitive_fields import SensitiveFields
 from .session import session_of

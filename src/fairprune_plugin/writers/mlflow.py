@@ -6,8 +6,8 @@ import importlib
 import re
 from typing import Any
 
-from ..engine.metrics import StepRow
-from ..engine.result import HistoryRow
+from ..engine.results.metrics import StepRow
+from ..engine.results.result import HistoryRow
 from ..errors import ConfigError, MissingHostError
 from .sampling import checked_every
 

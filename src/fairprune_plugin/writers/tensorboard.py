@@ -6,8 +6,8 @@ import os
 from typing import Any, Self
 
 from ..checks import shown
-from ..engine.metrics import StepRow
-from ..engine.result import HistoryRow
+from ..engine.results.metrics import StepRow
+from ..engine.results.result import HistoryRow
 from ..errors import ConfigError, MissingHostError
 from .sampling import checked_every
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evidence.baselines import SCORES, ScoringContext, best_mask, remove_units
 from evidence.models import SmallMobileNetV2, pruning_arguments, small_vit
 from fairprune_plugin import EqualOpportunity
-from fairprune_plugin.engine.batches import default_forward
+from fairprune_plugin.engine.loaders.batches import default_forward
 from fairprune_plugin.torch_pruning import BiFPPruner
 
 

@@ -1,0 +1,1 @@
+"""What is measured of a model without training it: rates, time and memory."""

@@ -1,0 +1,1 @@
+"""``fit``: the whole run in one call, with its checkpoints and its end."""

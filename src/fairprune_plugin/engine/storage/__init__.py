@@ -1,0 +1,1 @@
+"""Files of a run: written whole, checked when read, in a folder that one run has for itself."""
