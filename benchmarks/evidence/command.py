@@ -17,6 +17,7 @@ from .tuning import Budget
 
 RATES = Path(__file__).parent / "learning_rates.json"
 WEIGHT_RATES = Path(__file__).parent / "learning_rates_weights.json"  # of the methods on single weights
+MACS_RATES = Path(__file__).parent / "learning_rates_macs.json"  # at equal MACs
 RECORDS = Path(__file__).parent / "records"  # numbers only: no image, no row of anybody's data
 DEFAULT_RATE = {"resnet10": 0.05, "mobilenetv2": 0.05, "vit": 1e-3, "mlp": 0.02}
 # Short on purpose: with enough of them, random channels come close to any others and nothing can be told apart.
@@ -103,4 +104,4 @@ def rates_key(setting: Setting) -> str:
 
 def rates_of(target: str) -> Path:
     """The file of learning rates for a budget's target."""
-    return WEIGHT_RATES if target == "weights" else RATES
+    return {"weights": WEIGHT_RATES, "macs": MACS_RATES}.get(target, RATES)

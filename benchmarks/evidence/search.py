@@ -2,6 +2,7 @@
 
     python -m evidence.search --faces FOLDER                # in benchmarks/; writes learning_rates.json
     python -m evidence.search --faces FOLDER --weights      # single weights; writes learning_rates_weights.json
+    python -m evidence.search --faces FOLDER --macs         # at equal MACs; writes learning_rates_macs.json
     python -m evidence.search --faces FOLDER --factors 2    # for twice the tolerance, which has rates of its own
 
 For each method and rate one run per setting and seed; the rate is taken whose runs are best on *validation* by the rule
@@ -37,10 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     commands = parser(__doc__, "search", settings=("smiling",), methods=(), known={**METHODS, **WEIGHT_METHODS})
     commands.add_argument("--ratio", type=float, default=0.9)
-    commands.add_argument("--weights", action="store_true", help="the methods on single weights")
+    kind = commands.add_mutually_exclusive_group()
+    kind.add_argument("--weights", action="store_true", help="the methods on single weights")
+    kind.add_argument("--macs", action="store_true", help="at equal MACs in place of equal parameters")
     commands.set_defaults(seeds=SEEDS)
     args = commands.parse_args(argv)
-    methods, target = (WEIGHT_METHODS, "weights") if args.weights else (METHODS, "params")
+    methods = WEIGHT_METHODS if args.weights else METHODS
+    target = "weights" if args.weights else "macs" if args.macs else "params"
     unknown = [name for name in args.methods if name not in methods]
     if unknown:
         commands.error(

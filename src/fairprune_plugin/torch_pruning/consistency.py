@@ -17,14 +17,18 @@ from .grouping import HostGroup
 
 
 def check_tied(model: nn.Module, groups: Sequence[HostGroup]) -> None:
-    """A parameter under several names may be shared as long as no channel of it is pruned.
+    """A parameter of several layers may be shared as long as no channel of it is pruned.
+
+    One layer under several names (``self.head = self.backbone[-1]``) is one layer: it is made smaller in place, wherever it
+    is named.
 
     Raises:
         UnsupportedModelError: If one is: Torch-Pruning would give every layer a smaller parameter of its own.
     """
     names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
+    for prefix, module in model.named_modules():  # each once
+        for name, parameter in module.named_parameters(prefix, recurse=False, remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
     for group in groups:
         for site in group.channels.sites:
             tied = names.get(id(site.parameter), [])

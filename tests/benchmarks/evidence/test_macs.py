@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from evidence_synthetic import problem
 
-from evidence import macs, records
+from evidence import command, macs, records, search
 from evidence.methods import METHODS
+from evidence.problems import SETTINGS
 from evidence.tuning import Budget
 from fairprune_plugin.torch_pruning.macs import count
 
@@ -35,6 +37,20 @@ def test_the_page_is_of_macs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {row["budget"]["target"] for row in rows} == {"macs"}
     assert {row["method"] for row in rows} == set(METHODS_ASKED)
     assert "50% of the MACs removed:" in page.read_text()
+
+
+def test_rates_are_those_of_the_search_at_equal_macs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = problem()
+    monkeypatch.setattr(records, "load_problem", lambda setting, seed, **_: replace(given, setting=setting, seed=seed))
+    monkeypatch.setattr(command, "MACS_RATES", tmp_path / "macs.json")
+    monkeypatch.setattr(search, "CANDIDATES", {"mlp": (0.001, 0.05)})
+    raw = tmp_path / "raw.jsonl"
+    arguments = ["--settings", "census", "--seeds", "0", "--passes", "8", "--ratio", "0.6", "--raw", str(raw)]
+    search.main([*arguments, "--macs", "--methods", "magnitude"])
+    assert {row["budget"]["target"] for row in records.read(raw)} == {"macs"}
+    found = json.loads((tmp_path / "macs.json").read_text())["mlp on census"]["magnitude"]
+    assert command.budget(SETTINGS["census"], "magnitude", 0.6, None, "macs").lr == found
+    assert command.budget(SETTINGS["census"], "lamp", 0.6, None, "macs").lr == command.DEFAULT_RATE["mlp"]
 
 
 def test_methods_that_cut_something_else_are_not_offered(capsys: pytest.CaptureFixture[str]) -> None:
