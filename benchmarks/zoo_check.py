@@ -21,8 +21,8 @@ from fairprune_plugin.engine.measure.memory import peak_memory_bytes
 from fairprune_plugin.errors import FairPruneError
 from fairprune_plugin.export import export_onnx, export_program
 from fairprune_plugin.torch_pruning import BiFPPruner
-from fairprune_plugin.torch_pruning.selfcheck import randomise_norms
-from fairprune_plugin.torch_pruning.tracing import undisturbed
+from fairprune_plugin.torch_pruning.channels.tracing import undisturbed
+from fairprune_plugin.torch_pruning.trial.selfcheck import randomise_norms
 
 PRUNED, REFUSED, FAILED = "pruned", "refused", "failed"
 MASK_AT_ONCE = BiLevelConfig(warmup=0.0, ramp_end=1.0)  # both of two steps move weights and mask

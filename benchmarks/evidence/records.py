@@ -15,7 +15,7 @@ from torch import nn
 
 from fairprune_plugin.engine.measure.evaluate import evaluate
 from fairprune_plugin.fairness.lagrangian import Lagrangian
-from fairprune_plugin.torch_pruning.macs import count
+from fairprune_plugin.torch_pruning.size.macs import count
 
 from .outcomes import Method
 from .problems import Problem, Setting, load_problem

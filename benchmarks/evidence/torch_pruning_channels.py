@@ -14,7 +14,7 @@ import torch_pruning as tp
 from torch import nn
 from torch.nn import functional as F
 
-from fairprune_plugin.torch_pruning.macs import count
+from fairprune_plugin.torch_pruning.size.macs import count
 
 from .nni_masks import CALIBRATION
 from .outcomes import Method, Outcome

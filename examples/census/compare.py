@@ -119,7 +119,7 @@ class _Judge:
 
     def contender(self, name: str, model: nn.Module) -> Contender:
         from fairprune_plugin.engine.measure.latency import latency_ms
-        from fairprune_plugin.torch_pruning.macs import count
+        from fairprune_plugin.torch_pruning.size.macs import count
 
         macs, params = count(model, self._example[:1])
         hidden = sum(m.out_features for m in model.modules() if isinstance(m, nn.Linear)) - 2

@@ -16,7 +16,7 @@ from fairprune_plugin import Constraint
 from fairprune_plugin.engine.measure.evaluate import evaluate
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.torch_pruning import BiFPPruner
-from fairprune_plugin.torch_pruning.macs import count
+from fairprune_plugin.torch_pruning.size.macs import count
 
 from .dataset import FaceLoader, FaceSplit
 

@@ -16,7 +16,7 @@ from fairprune_plugin.fairness.constraints import CONSTRAINTS
 from fairprune_plugin.fairness.evaluation import Evaluation
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.nni import TorchEvaluator, speedup
-from fairprune_plugin.torch_pruning.macs import count
+from fairprune_plugin.torch_pruning.size.macs import count
 
 from .objective import metric
 from .problem import Batch, Problem, problem

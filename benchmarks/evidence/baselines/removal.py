@@ -6,8 +6,8 @@ from torch import Tensor
 
 from fairprune_plugin.errors import ConfigError
 from fairprune_plugin.torch_pruning import BiFPPruner
-from fairprune_plugin.torch_pruning.removal import HeadDims, pruning_groups
-from fairprune_plugin.torch_pruning.tracing import undisturbed
+from fairprune_plugin.torch_pruning.channels.tracing import undisturbed
+from fairprune_plugin.torch_pruning.removal.removal import HeadDims, pruning_groups
 
 
 def best_mask(pruner: BiFPPruner, scores: Tensor) -> Tensor:

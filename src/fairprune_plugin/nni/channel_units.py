@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..masks.groups import BlockSite, ChannelSite
-from ..torch_pruning.grouping import HostGroup
+from ..torch_pruning.channels.grouping import HostGroup
 from .block_units import block_site
 from .graph import ChannelGraph, producers
 from .targets import Targets

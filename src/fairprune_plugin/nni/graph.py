@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_flatten
 from ..engine.measure.evaluate import mode
 from ..errors import ConfigError, FairPruneWarning, UnsupportedModelError
 from ..masks.groups import ChannelSite, unit_axis
-from ..torch_pruning.grouping import HostGroup, host_groups
-from ..torch_pruning.tracing import undisturbed
+from ..torch_pruning.channels.grouping import HostGroup, host_groups
+from ..torch_pruning.channels.tracing import undisturbed
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 # What a model or the host raises for an input or a layer that it cannot handle.

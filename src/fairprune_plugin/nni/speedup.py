@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, UnsupportedModelError
-from ..torch_pruning.grouping import HostGroup
-from ..torch_pruning.removal import pruning_groups
-from ..torch_pruning.tracing import undisturbed
+from ..torch_pruning.channels.grouping import HostGroup
+from ..torch_pruning.channels.tracing import undisturbed
+from ..torch_pruning.removal.removal import pruning_groups
 from ..warn import warn_caller
 from .graph import LAYERS, ChannelGraph, check_input, check_unwrapped, outputs, producers
 

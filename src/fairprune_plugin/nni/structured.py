@@ -11,8 +11,8 @@ from nni.compression.base.config import select_modules_by_config, trans_legacy_c
 from torch import nn
 
 from ..errors import ConfigError, UnsupportedModelError
-from ..torch_pruning.grouping import HostGroup
-from ..torch_pruning.selfcheck import Run, check, grow, randomise_norms
+from ..torch_pruning.channels.grouping import HostGroup
+from ..torch_pruning.trial.selfcheck import Run, check, grow, randomise_norms
 from . import config_list as configs
 from .graph import ChannelGraph, check_unwrapped, outputs, producers, unit_of_row
 

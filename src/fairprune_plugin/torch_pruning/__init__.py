@@ -15,6 +15,6 @@ from ..engine.data_parallel import rewrap  # noqa: E402 - only once the host is 
 from .importance import BiFPImportance  # noqa: E402
 from .pruner import BiFPPruner  # noqa: E402
 from .registration import register, unregister  # noqa: E402
-from .saved_model import load_pruned, save_pruned  # noqa: E402
+from .state.saved_model import load_pruned, save_pruned  # noqa: E402
 
 __all__ = ["BiFPImportance", "BiFPPruner", "load_pruned", "register", "rewrap", "save_pruned", "unregister"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..masks.masked_weights import MaskedWeights
 from ..masks.saliency import group_magnitude
-from .grouping import HostGroup
+from .channels.grouping import HostGroup
 
 Importance = Callable[[Any], Tensor | None]
 

@@ -26,25 +26,25 @@ from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TaskLoss
 from ..fairness.multipliers import MultiplierConfig
 from . import arguments
-from .budget import Budget
-from .consistency import check_given, check_parameters
-from .example import Example
-from .found_groups import FindsGroupsOnce
-from .graph import build_graph
-from .grouping import HostGroup, find_group
+from .channels.consistency import check_given, check_parameters
+from .channels.example import Example
+from .channels.found_groups import FindsGroupsOnce
+from .channels.graph import build_graph
+from .channels.grouping import HostGroup, find_group
+from .channels.tracing import frozen_parameters, undisturbed
 from .initial_scores import initial_scores
 from .optimizer_steps import OptimizerSteps
-from .readiness import broken_off, check_ready
-from .removal import HeadDims, pruning_groups
-from .renewal import ParameterRenewal, Renewed
-from .rounds import begin_next_round, bind_groups, timetable_of_round
-from .same_outputs import SameOutputs
-from .selfcheck import check_on_copies
+from .removal.readiness import broken_off, check_ready
+from .removal.removal import HeadDims, pruning_groups
+from .removal.renewal import ParameterRenewal, Renewed
+from .removal.rounds import begin_next_round, bind_groups, timetable_of_round
 from .sharding import Sharding
-from .sizes import ModelSizes
-from .state import Resumable
-from .tracing import frozen_parameters, undisturbed
+from .size.budget import Budget
+from .size.sizes import ModelSizes
+from .state.state import Resumable
 from .training import Training
+from .trial.same_outputs import SameOutputs
+from .trial.selfcheck import check_on_copies
 
 
 class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BasePruner):  # type: ignore[misc]

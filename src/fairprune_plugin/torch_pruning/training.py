@@ -22,7 +22,7 @@ from ..engine.run.options import FitOptions, OnEvaluation
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TRAIN
-from .saved_model import removal_record
+from .state.saved_model import removal_record
 
 
 class Training:
@@ -196,7 +196,7 @@ class Training:
         self.step()
 
     def removal_record(self: Any) -> dict[str, Any]:
-        """How channels were removed, for :func:`~.saved_model.save_pruned`."""
+        """How channels were removed, for :func:`~.state.saved_model.save_pruned`."""
         return removal_record(self)
 
     def rounds_left(self: Any) -> int:

@@ -13,7 +13,7 @@ from evidence import command, macs, records, search
 from evidence.methods import METHODS
 from evidence.problems import SETTINGS
 from evidence.tuning import Budget
-from fairprune_plugin.torch_pruning.macs import count
+from fairprune_plugin.torch_pruning.size.macs import count
 
 METHODS_ASKED = ["dense", "bifp", "magnitude", "magnitude uniform", "lamp + constraint", "torch-pruning magnitude"]
 

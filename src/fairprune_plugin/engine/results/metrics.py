@@ -50,7 +50,7 @@ class StepRow:
 
 @runtime_checkable
 class Metrics(Protocol):
-    """The hook: an object with these two methods, such as :class:`~..writers.tensorboard.TensorBoardWriter`."""
+    """The hook: an object with these two methods, such as :class:`~...writers.tensorboard.TensorBoardWriter`."""
 
     def on_step(self, row: StepRow) -> None:
         """After every training step."""

@@ -16,7 +16,7 @@ from ...fairness.evaluation import Evaluation
 @dataclass(frozen=True)
 class Size:
     """Channels (units of the mask), parameters, MACs of the example inputs, forward latency in ms, and peak memory of a
-    forward pass in bytes (:func:`~.memory.peak_memory_bytes`; ``None`` where it was not taken)."""
+    forward pass in bytes (:func:`~..measure.memory.peak_memory_bytes`; ``None`` where it was not taken)."""
 
     channels: int
     params: int
@@ -81,7 +81,7 @@ class FitResult:
             is the nearest one found and ``message`` says so.
         message: One sentence for the user.
         history: One row per evaluation.
-        removal: How the host made the model smaller, in plain values: what :func:`~..torch_pruning.save_pruned` needs.
+        removal: How the host made the model smaller, in plain values: what :func:`~...torch_pruning.save_pruned` needs.
         passes: Forward-backward passes of training, mask steps included.
         evaluation_passes: Forward passes over validation batches.
     """

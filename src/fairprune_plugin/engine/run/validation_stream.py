@@ -102,7 +102,7 @@ class ValidationStream:
         return {"counts": counts, "batches": self._batches.state_dict(), "length": length(self._loader)}
 
     def load_state_dict(self, state: dict[str, Any], lagrangian: Lagrangian) -> None:
-        """Goes on where :meth:`state_dict` was taken; uses up the global random state, as :class:`.BatchStream` does."""
+        """Goes on where :meth:`state_dict` was taken; uses up the global random state, as a batch stream does."""
         self._counts = self._new_counts(lagrangian) if state["counts"] else []
         for counts, saved in zip(self._counts, state["counts"], strict=True):
             counts.load_state_dict(saved)

@@ -74,7 +74,7 @@ class CheckpointFolder:
         """The newest checkpoint that can be used; ``None`` in a folder without any.
 
         Args:
-            check: Raises a :class:`~..errors.FairPruneError` for a state that belongs to something else.
+            check: Raises a :class:`~...errors.FairPruneError` for a state that belongs to something else.
 
         Raises:
             TrainingStateError: If there are checkpoints and none can be used: starting over would overwrite them.

@@ -1,0 +1,1 @@
+"""What is written down: the pruner's state in training, and the model that is left."""

@@ -1,0 +1,1 @@
+"""Tried on copies: is a masked model the pruned one?"""
