@@ -238,6 +238,41 @@ def test_iterative_rounds_share_the_run() -> None:
     assert model.fc1.out_features == 8
 
 
+def test_channels_that_go_as_soon_as_the_mask_is_final() -> None:
+    """The run goes on with the smaller model, to the same end up to rounding."""
+    results = []
+    for early in (False, True):
+        model, pruner = build(EqualOpportunity(tolerance=0.02), pruning_ratio=0.5)
+        widths_seen: list[int] = []
+        optimizer = SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
+        result = fit(
+            model,
+            pruner,
+            optimizer=optimizer,
+            lr_scheduler=scheduler,
+            validate_every=8,
+            on_evaluation=lambda row, model=model, seen=widths_seen: seen.append(model.fc1.out_features),
+            remove_early=early,
+        )
+        results.append((result, pruner, widths_seen))
+    (late, _, at_the_end), (early_result, pruner, at_once) = results
+    assert at_the_end == [16] * 8
+    assert at_once == [16, 16, 16, 8, 8, 8, 8, 8]  # the mask is final after step 32 of 64
+    assert early_result.passes == late.passes == 64
+    for name, value in late.model.state_dict().items():
+        torch.testing.assert_close(early_result.model.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    for row, other in zip(early_result.history, late.history, strict=True):
+        assert (row.step, row.at_target, row.progress) == (other.step, other.at_target, other.progress)
+        assert row.multipliers[0] == pytest.approx(other.multipliers[0], abs=1e-3)
+    assert early_result.pruned.params == late.pruned.params < late.dense.params
+    assert early_result.optimizer.param_groups[0]["lr"] == late.optimizer.param_groups[0]["lr"]
+    with pytest.raises(TrainingStateError, match="all 64 planned training steps are done"):
+        x, y, s = TRAIN[0]
+        pruner.loss(early_result.model(x), y, s).backward()
+        pruner.regularize(early_result.model)
+
+
 def test_schedulers_made_of_schedulers_move_the_optimizer_of_the_smaller_model() -> None:
     """After a round of removal the parameters are new ones, and so is their optimizer."""
     model, pruner = build(None, iterative_steps=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fairprune_plugin import EqualOpportunity
-from fairprune_plugin.errors import NonFiniteError
+from fairprune_plugin.errors import NonFiniteError, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner
 from fairprune_plugin.trainers.session import Session
 
@@ -116,6 +117,41 @@ def test_multipliers_are_as_fast_in_several_rounds_as_in_one(rounds: int) -> Non
     pruner.loss(model(x), y, s)
     (tracker,) = pruner.lagrangian.trackers
     assert tracker.multipliers.lr == pytest.approx(80 / 400 / 4)  # two groups, two sides
+
+
+def test_the_channels_may_go_before_the_last_step_and_training_goes_on() -> None:
+    """Multipliers move on, a state of any such moment is loaded, and the planned number of steps stands."""
+    model, pruner, optimizer = build()
+    x, y, s = batch()
+
+    def train(model: nn.Module, pruner: BiFPPruner, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        pruner.loss(model(x), y, s).backward()
+        pruner.regularize(model)
+        optimizer.step()
+
+    while not pruner.engine.at_target:
+        train(model, pruner, optimizer)
+    taken = pruner.engine.step_index
+    assert taken < STEPS
+    pruner.step()
+    optimizer = pruner.rebuild_optimizer(optimizer)
+    train(model, pruner, optimizer)
+    saved = copy.deepcopy((pruner.state_dict(), model.state_dict(), optimizer.state_dict()))
+
+    again, resumed, other = build()
+    resumed.load_state_dict(saved[0])
+    other = resumed.rebuild_optimizer(other)
+    again.load_state_dict(saved[1])
+    other.load_state_dict(saved[2])
+    for _ in range(taken + 1, STEPS):
+        train(model, pruner, optimizer)
+        train(again, resumed, other)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    for ran in (pruner, resumed):
+        assert ran.engine.step_index == STEPS
+        with pytest.raises(TrainingStateError, match=f"all {STEPS} planned training steps are done"):
+            train(ran.model, ran, optimizer)
 
 
 def test_parameters_of_the_task_loss_are_stepped_by_their_own_batch_alone() -> None:

@@ -112,6 +112,8 @@ MODES: dict[str, dict[str, Any]] = {
     "global-random-state": {"generator": False},
     "one-round": {"rounds": 1},
     "three-rounds": {"rounds": 3},
+    "removed-early": {"rounds": 1, "remove_early": True},
+    "removed-early-in-the-last-of-two-rounds": {"rounds": 2, "remove_early": True},
     "driven-by-training-data": {"driver": "train"},
     "no-validation": {"validation": None},
     "folds": {"validation": None, "driver": "folds", "folds": 3},

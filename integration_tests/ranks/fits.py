@@ -156,6 +156,7 @@ FITS: dict[str, dict[str, Any]] = {
     "fit": {},
     "fit-whole-validation": {"validation": "whole"},
     "fit-rounds": {"iterative_steps": 2},
+    "fit-removed-early": {"options": {"remove_early": True}},
     "fit-batch-norm": {"norm": True},
     "fit-train-driver": {"options": {"driver": "train"}},
     "fit-degradation": {"constraint": DegradationParity(0.02, groups=GROUPS)},

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairprune_plugin.engine.config import BiLevelConfig
-from fairprune_plugin.engine.timetable import Timetable
+from fairprune_plugin.engine.timetable import SettledTimetable, Timetable
 from fairprune_plugin.errors import ConfigError
 
 
@@ -81,3 +81,12 @@ def test_a_warm_up_that_leaves_no_step_is_refused_by_its_name() -> None:
     with pytest.raises(ConfigError, match=r"after the warm-up.*warmup=0\.8 of 2 steps are all of them: lower warmup"):
         table(2, warmup=0.8, ramp_end=0.9)
     assert table(3, warmup=0.8, ramp_end=0.9).progress(2) == 1
+
+
+@pytest.mark.parametrize("steps", [0, 1, 20])
+def test_after_the_last_removal_weights_alone_are_trained(steps: int) -> None:
+    plan = SettledTimetable(BiLevelConfig(), steps)
+    for step in range(-1, steps):
+        assert not plan.learns_mask(step)
+        assert plan.at_target(step)
+        assert plan.progress(step) == 1

@@ -272,7 +272,7 @@ class BiLevelEngine:
     @property
     def at_target(self) -> bool:
         """Whether the target ratio of this phase has been reached."""
-        return self._timetable is not None and self.phase_step > 0 and self.timetable.at_target(self.phase_step - 1)
+        return self._timetable is not None and self.timetable.at_target(self.phase_step - 1)
 
     @property
     def awaits_backward(self) -> bool:

@@ -57,3 +57,22 @@ class Timetable:
     def at_target(self, step: int) -> bool:
         """Whether the target ratio was reached by the end of training step ``step``."""
         return step + 1 >= self.ramp_end
+
+
+class SettledTimetable(Timetable):
+    """The plan of the steps after the last removal, with weights alone to train.
+
+    Args:
+        config: Of the run.
+        steps: That are left; none is allowed.
+    """
+
+    def __init__(self, config: BiLevelConfig, steps: int) -> None:
+        self.steps = steps
+        self.config = config
+        self.ramp_begin = self.ramp_end = 0
+        self._shares = [1.0]
+
+    def learns_mask(self, step: int) -> bool:
+        """Never: there is nothing left to hide."""
+        return False

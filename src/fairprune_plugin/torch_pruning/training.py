@@ -50,6 +50,7 @@ class Training:
         checkpoint_every: int | None = None,
         wrap: Wrap | None = None,
         metrics: Metrics | Sequence[Metrics] | None = None,
+        remove_early: bool = False,
     ) -> FitResult:
         """Trains weights and mask under the constraint, removes channels and returns the smaller model.
 
@@ -94,6 +95,10 @@ class Training:
                 default: that, with torch's defaults, if there are several ranks. Called anew after channels were removed.
             metrics: One or several objects with ``on_step(row)`` and ``on_evaluation(row)``, such as
                 :class:`~..writers.tensorboard.TensorBoardWriter`.
+            remove_early: Remove the channels as soon as the mask is final (after ``ramp_end`` of the steps, by default a
+                fifth) and not at the end, so that most of the run trains the smaller model. The same up to rounding, and
+                quicker; what holds the model's or the optimizer's old tensors from then on (an average of the weights, a
+                hook on the optimizer) is left behind.
 
         Under data parallelism every rank calls ``fit`` with its own loaders and the same settings; the first one shows
         progress, writes checkpoints and calls ``on_evaluation`` and ``metrics``, and the results are the same on all.
@@ -127,6 +132,7 @@ class Training:
             checkpoint_every=checkpoint_every,
             wrap=wrap,
             metrics=as_hooks(metrics),
+            remove_early=remove_early,
         )
         return Run(self, train_loader, optimizer, validation, mask_loader, lr_scheduler, options).execute()
 

@@ -31,12 +31,13 @@ def finish(run: Run, before: Evaluation, dense: Size) -> FitResult:
     to_average(run.optimizer, host.engine.weights)
     if run.snapshots.best is not None:
         run.snapshots.restore(host.model)
-    host.remove_round()
-    optimizer = host.rebuild_optimizer(run.optimizer)
+    if host.rounds_left():
+        host.remove_round()
+        run.optimizer = host.rebuild_optimizer(run.optimizer)
     after = _recalibrated(run, run.evaluation.held_out())
     return FitResult(
         model=host.model,
-        optimizer=optimizer,
+        optimizer=run.optimizer,
         removal=host.removal_record(),
         before=before,
         after=after,

@@ -177,9 +177,9 @@ class Run:
                     self.host.model.train()
                 self._train_step(batch)
                 bar.update()
-                if engine.finished and self.host.rounds_left() > 1:
-                    self._between_rounds()
                 last = engine.step_index == self.total
+                if not last and self._removal_is_due():
+                    self._remove()
                 if self.validation is not None and (engine.step_index % self.every == 0 or last):
                     with averaged(self.optimizer, engine.weights):
                         bar.set_postfix(self._validate())
@@ -249,7 +249,7 @@ class Run:
         host, engine = self.host, self.host.engine
         evaluation = self.evaluation.held_out()
         mean_loss = float(self.ranks.mean(torch.tensor(self.loss_mean.value, dtype=torch.float64)))
-        row = history_row(engine, evaluation, loss=mean_loss, last_round=host.rounds_left() == 1)
+        row = history_row(engine, evaluation, loss=mean_loss, last_round=host.rounds_left() <= 1)
         self.history.append(row)
         if self.options.on_evaluation is not None and self.ranks.first:
             self.options.on_evaluation(row)
@@ -261,7 +261,15 @@ class Run:
         gaps = "/".join(f"{gap:.3f}" for gap in row.gaps) or "-"
         return {"acc": f"{row.accuracy:.3f}", "gap": gaps, "pruned": f"{row.progress:.0%}"}
 
-    def _between_rounds(self) -> None:
+    def _removal_is_due(self) -> bool:
+        """At the end of every round but the last, whose channels may go as soon as nothing moves the mask any more."""
+        engine, rounds = self.host.engine, self.host.rounds_left()
+        if rounds > 1:
+            return engine.finished
+        return self.options.remove_early and rounds == 1 and engine.at_target
+
+    def _remove(self) -> None:
+        """Channels go in the middle of the run, which goes on with a smaller model."""
         with deferred_interrupt(True):
             self.host.remove_round()
             self.renew_optimizer()

@@ -61,3 +61,4 @@ class FitOptions:
     checkpoint_every: int | None = None
     wrap: Wrap | None = None
     metrics: tuple[Metrics, ...] = ()
+    remove_early: bool = False

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...engine.bilevel import BiLevelEngine
-from ...engine.timetable import Timetable
+from ...engine.timetable import SettledTimetable, Timetable
 from ...errors import ConfigError, FairPruneWarning, UnsupportedModelError
 from ...masks.masked_weights import MaskedWeights
 from ..channels.graph import graph_anew
@@ -62,6 +62,12 @@ def timetable_of_round(pruner: Any, total_steps: int) -> Timetable:
     return plans[0]
 
 
+def timetable_after_removal(pruner: Any) -> SettledTimetable:
+    """The steps that were planned and not taken when the last channels went: they train the weights that are left."""
+    engine: BiLevelEngine = pruner.engine
+    return SettledTimetable(pruner.config, (pruner.total_steps or 0) - (engine.step_index - engine.phase_step))
+
+
 def bind_groups(pruner: Any) -> MaskedWeights:
     """Masks, budget and floors over the groups that are there now."""
     weights = MaskedWeights(tuple(group.channels for group in pruner.host_groups))
@@ -101,6 +107,6 @@ def begin_next_round(pruner: Any, keep: Tensor) -> None:
     pruner.removed_rounds.append(keep.cpu().clone())
     engine.begin_phase(weights, pruner.budget.project, scores)
     if pruner.current_step >= pruner.iterative_steps:
-        engine.phase_step = engine.timetable.steps
+        engine.timetable = timetable_after_removal(pruner)
     else:
         engine.timetable = timetable_of_round(pruner, pruner.total_steps)

@@ -16,7 +16,7 @@ from ...engine.results.evaluation_state import dense_record_from, dense_record_s
 from ...errors import TrainingStateError
 from ...masks.masked_weights import MaskedWeights
 from ..removal.renewal import in_sequence, unchanged
-from ..removal.rounds import timetable_of_round
+from ..removal.rounds import timetable_after_removal, timetable_of_round
 from .group_state import groups_state, restore_groups
 from .state_checks import check_engine, check_model, check_rounds, check_settings, settings_of, shapes_of
 
@@ -87,6 +87,8 @@ class Resumable:
             self.lagrangian.trackers = []
         device = self.engine.weights.keep.device
         self.engine.load_state_dict(tree_map_only(Tensor, lambda value: value.to(device), state["engine"]))
+        if self.current_step >= self.iterative_steps:
+            self.engine.timetable = timetable_after_removal(self)  # how many steps there were before is known only now
         self.dense_record = dense_record_from(state["dense"], self.lagrangian.trackers)
         self._optimizer_steps.forget()
 
