@@ -24,11 +24,11 @@ from fairprune_plugin.torch_pruning import BiFPPruner
 from step_overhead import MODELS, host_options, table
 
 KINDS = ("plain training", "fit", "fit(remove_early=True)")
-SIZE, BATCH = 64, 32
+SIZE, BATCH, VALIDATION_BATCHES = 64, 32, 3
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-def took(kind: str, name: str, batches: list[Batch], ratio: float) -> tuple[float, float]:
+def took(kind: str, name: str, batches: list[Batch], validation: list[Batch], ratio: float) -> tuple[float, float]:
     """CPU seconds of one run, and the share of the parameters that is left."""
     torch.manual_seed(0)
     model, head, forward = MODELS[name](SIZE)
@@ -54,6 +54,8 @@ def took(kind: str, name: str, batches: list[Batch], ratio: float) -> tuple[floa
     result = pruner.fit(
         batches,
         optimizer,
+        validation=validation,
+        validate_every=len(batches) // 3,
         forward=forward,
         progress=False,
         recalibration_batches=0,
@@ -66,16 +68,17 @@ def took(kind: str, name: str, batches: list[Batch], ratio: float) -> tuple[floa
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """One row of the table."""
     torch.manual_seed(0)
-    batches = [
+    drawn = [
         (torch.randn(BATCH, 3, SIZE, SIZE), *(torch.randint(0, 2, (BATCH,)) for _ in range(2)))
-        for _ in range(args.steps)
+        for _ in range(args.steps + VALIDATION_BATCHES)
     ]
+    batches, validation = drawn[: args.steps], drawn[args.steps :]
     order, seconds, left = random.Random(0), {kind: [] for kind in KINDS}, 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(args.rounds):
             for kind in order.sample(KINDS, len(KINDS)):
-                run, share = took(kind, name, batches, args.ratio)
+                run, share = took(kind, name, batches, validation, args.ratio)
                 seconds[kind].append(run)
                 left = min(left, share)
     row: dict[str, Any] = {
@@ -94,9 +97,11 @@ def page(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
 
 Made by `benchmarks/run_time.py --rounds {args.rounds} --steps {args.steps} --ratio {args.ratio:g}`: CPU seconds of one
 thread, torch {torch.__version__}; {args.steps} steps on random images of {SIZE} × {SIZE} in batches of {BATCH}, SGD with
-momentum. In units of training the dense model plainly for as many steps: medians (least … greatest) over {args.rounds}
-rounds. `fit` removes the channels at the end and trains the large model until then; with `remove_early=True` they go once
-the mask is final, after a fifth of the steps.
+momentum. In units of training the dense model plainly for as many steps, without any evaluation: medians (least … greatest)
+over {args.rounds} rounds. A run of `fit` looks at a batch of validation data at every other step, which moves the
+multipliers (`dual_every=2`), and at all {VALIDATION_BATCHES} of them three times, for the choice of the moment, besides
+before and after it. `fit` removes the channels at the end and trains the large model until then; with `remove_early=True`
+they go once the mask is final, after a fifth of the steps.
 
 {table(rows)}
 """
@@ -109,7 +114,7 @@ def main() -> None:
         "--models", nargs="+", choices=MODELS, default=["resnet18", "resnet50", "mobilenetv2", "vit_small"]
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--ratio", type=float, default=0.7, help="of the channels")
     parser.add_argument("--out", type=Path, help="Markdown file to write, docs/results/run_time.md")
     args = parser.parse_args()

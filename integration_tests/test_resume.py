@@ -23,6 +23,8 @@ from torch.utils.data import DataLoader
 import fairprune_plugin
 import resumable_run
 from driving import SmallMLP, example_of
+from fairprune_plugin import EqualOpportunity
+from fairprune_plugin.engine.results.result import FitResult
 from fairprune_plugin.engine.storage.checkpoint import write
 from fairprune_plugin.errors import ConfigError, FairPruneWarning, NonFiniteError, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner
@@ -382,6 +384,8 @@ def test_a_checkpoint_with_a_part_missing_is_not_taken(stopped: dict[str, bytes]
         ({"driver": "train"}, "driver was 'validation' and is 'train'"),
         ({"lr_scheduler": None}, "lr_scheduler was 'CosineAnnealingLR' and is None"),
         ({"validation": None}, "driver was"),
+        ({"recalibration_batches": 0}, "recalibration_batches was 50 and is 0"),
+        ({"remove_early": True}, "remove_early was False and is True"),
         ({"validate_every": 4}, "validate_every was 8 and is 4"),
         ({"adam": {"lr": 1e-4}}, r"lr of the optimizer was 0\.02 and is 0\.0001"),
         ({"adam": {"weight_decay": 0.5}}, "weight_decay of the optimizer was 0 and is 0.5"),
@@ -408,6 +412,52 @@ def test_a_finished_folder_gives_the_result_again_without_training(
     assert_equal(facts(result, again), uninterrupted)
     with pytest.raises(TrainingStateError, match="all 2 pruning rounds are done"):
         pruner.fit([], torch.optim.SGD(pruner.model.parameters(), 0.1), checkpoint_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pruner_options", "fit_options", "message"),
+    [
+        (
+            {"iterative_steps": 2},
+            {},
+            "earlier run removed channels: build model, optimizer and pruner anew; with the same",
+        ),
+        ({}, {"remove_early": True}, "broken off after 18 of 24 steps.* build model, optimizer and pruner anew"),
+    ],
+    ids=["between-rounds", "removed-early"],
+)
+def test_the_same_objects_after_a_removal_are_refused_for_that_reason(
+    pruner_options: dict[str, Any], fit_options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    samples = data(96, 0)
+    batches = [samples[i : i + 16] for i in range(0, 96, 16)]
+
+    def build() -> tuple[BiFPPruner, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
+        pruner = BiFPPruner(
+            model,
+            samples[:2][0],
+            ignored_layers=[model[-1]],
+            pruning_ratio=0.5,
+            constraint=EqualOpportunity(0.05),
+            **pruner_options,
+        )
+        return pruner, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def fit(pruner: BiFPPruner, optimizer: torch.optim.Optimizer, folder: Path | None, **others: Any) -> FitResult:
+        options = {"validation": batches[:2], "epochs": 4, "validate_every": 6, "progress": False, **fit_options}
+        return pruner.fit(batches, optimizer, checkpoint_dir=folder, **options, **others)
+
+    expected = fit(*build(), None).model.state_dict()
+    pruner, optimizer = build()
+    with pytest.raises(Stopped):
+        fit(pruner, optimizer, tmp_path, on_evaluation=lambda row: fail() if row.step == 18 else None)
+    files = [file.name for file in checkpoints(tmp_path)]
+    with pytest.raises(TrainingStateError, match=message):
+        fit(pruner, optimizer, tmp_path)
+    assert [file.name for file in checkpoints(tmp_path)] == files
+    assert_equal(fit(*build(), tmp_path).model.state_dict(), expected)
 
 
 def test_what_checkpoints_cannot_hold_is_said_before_training(tmp_path: Path) -> None:

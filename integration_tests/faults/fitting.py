@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from driving import SGD, SmallMLP
 from fairprune_plugin import EqualOpportunity
 from fairprune_plugin.engine.storage import checkpoint
-from fairprune_plugin.engine.storage.folder_lock import only_run_in
+from fairprune_plugin.engine.storage.folder_lock import FolderLock
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, NonFiniteError, TrainingStateError
 from fairprune_plugin.torch_pruning import load_pruned, save_pruned
 
@@ -352,14 +352,14 @@ add(
 add(
     "the disk becomes full during the run",
     FairPruneWarning,
-    "training goes on, and the checkpoints that are in",
+    "training goes on, and what is in",
     lambda scene: _disk_full_at(scene, 3),
     left=Left("the run ends as usual", _result_again),
 )
 
 
 def _two_runs(scene: Scene) -> None:
-    with only_run_in(scene.folder):
+    with FolderLock(scene.folder):
         run(scene.folder)
 
 

@@ -18,6 +18,7 @@ from ..shards import is_sharded, spread, whole_of
 # Handles of watches that were garbage collected. Collection can happen in the middle of any optimizer's step, while torch
 # walks its hooks, so they are removed at the next occasion that is ours; until then such a hook does nothing.
 _RETIRED: list[Any] = []
+_STALE: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # whose parameters were replaced
 
 
 def _remove_retired() -> None:
@@ -67,6 +68,7 @@ class OptimizerWatch:
         for optimizer, (_, concerned) in list(self._concerned.items()):
             if concerned:
                 optimizer.register_step_pre_hook(_refuse)
+                _STALE.add(optimizer)
 
 
 def _refuse(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -74,6 +76,19 @@ def _refuse(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         "this optimizer holds parameters that pruner.step() has replaced by smaller ones: continue with "
         "optimizer = pruner.rebuild_optimizer(optimizer), or make a new one from model.parameters()"
     )
+
+
+def refuse_replaced(optimizer: Optimizer) -> None:
+    """Of a run of ``fit`` that begins.
+
+    Raises:
+        StaleOptimizerError: For an optimizer whose parameters a removal has replaced, in a run before this one.
+    """
+    if optimizer in _STALE:
+        raise StaleOptimizerError(
+            "this optimizer holds parameters that were replaced by smaller ones when an earlier run removed channels: build "
+            "model, optimizer and pruner anew; with the same checkpoint_dir, fit() goes on where that run was"
+        )
 
 
 def rebuild(optimizer: Optimizer, renewed: Mapping[Tensor, tuple[Tensor, list[Tensor]]]) -> Optimizer:

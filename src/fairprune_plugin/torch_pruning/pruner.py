@@ -147,6 +147,12 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         if self.current_step >= self.iterative_steps:
             if self.removing:
                 raise broken_off()
+            if not self.engine.finished:
+                raise TrainingStateError(
+                    f"the channels were removed, and training then broken off after {self.engine.step_index} of "
+                    f"{self.total_steps} steps: to go on from the checkpoints of that run, build model, optimizer and "
+                    "pruner anew and call fit() as before"
+                )
             raise TrainingStateError(
                 f"all {self.iterative_steps} pruning rounds are done, the channels are already removed: build a new "
                 "BiFPPruner to prune this model further"

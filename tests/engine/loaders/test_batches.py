@@ -86,6 +86,27 @@ class TestMappings:
         keywords = read_batch({"a": X, "b": 2 * X, "y": Y}, nn.Linear(1, 1)).inputs
         assert torch.equal(default_forward(Sum(), keywords), -X)
 
+    def test_an_input_beside_others_that_the_model_takes(self) -> None:
+        class Weighted(nn.Module):
+            def forward(self, x: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+                return x if scale is None else x * scale
+
+        both = read_batch({"x": X, "scale": 2 * torch.ones_like(X), "y": Y, "s": S}, nn.Linear(1, 1)).inputs
+        assert torch.equal(default_forward(Weighted(), both), 2 * X)
+        assert torch.equal(default_forward(torch.compile(Weighted(), backend="eager"), both), 2 * X)
+
+    @pytest.mark.parametrize("key", INPUT_KEYS)
+    def test_what_the_model_does_not_take_is_left_to_a_forward_of_ones_own(self, key: str) -> None:
+        fields = read_batch({key: X, "id": [7, 8], "y": Y, "s": S}, nn.Linear(1, 1)).inputs
+        assert fields.keys() == {key, "id"}
+        assert torch.equal(default_forward(nn.Identity(), fields), X)
+
+    def test_fields_that_the_model_takes_in_part_only_are_refused(self) -> None:
+        for names in (("image", "b"), ("a", "b", "id"), ("p", "q")):
+            fields = {name: X for name in names}
+            with pytest.raises(DataError, match=r"names that Sum.forward has for them \(a, b\), got "):
+                default_forward(Sum(), fields)
+
     def test_several_attributes_as_a_dict_of_tensors_and_names(self) -> None:
         model = nn.Linear(1, 1, device="meta")
         raw = {"x": X, "y": Y, "s": {"gender": S, "race": ["White", "Black"]}}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -155,7 +158,9 @@ def test_weights_gone_bad_take_no_place_of_good_ones(tmp_path: Path, bad: float,
 
 @needs_a_limit
 def test_a_first_checkpoint_that_cannot_be_written_is_said_before_training(tmp_path: Path) -> None:
-    message = r"^cannot write checkpoints into .* \(.*File too large.*\): free space there, or pass a checkpoint_dir"
+    message = (
+        r"^cannot write checkpoints into .* \(.*File too large.*\): free space there, or pass another checkpoint_dir"
+    )
     with RunCheckpoints(tmp_path, ALONE) as checkpoints:
         checkpoints.resume(ToyRun())
         with full_disk(), pytest.raises(ConfigError, match=message) as refused:
@@ -168,7 +173,7 @@ def test_a_first_checkpoint_that_cannot_be_written_is_said_before_training(tmp_p
 def test_a_later_one_is_warned_of_at_the_users_line_and_the_run_goes_on(tmp_path: Path) -> None:
     run, message = (
         ToyRun(),
-        r"^the checkpoint of step 4 could not be written .*training goes on, and the checkpoints that",
+        r"^the checkpoint of step 4 could not be written .*training goes on, and what is in .* stays; free space there",
     )
     with RunCheckpoints(tmp_path, ALONE) as checkpoints:
         checkpoints.resume(run)
@@ -181,13 +186,77 @@ def test_a_later_one_is_warned_of_at_the_users_line_and_the_run_goes_on(tmp_path
     assert names(tmp_path) == ["checkpoint-00000002.pt", "checkpoint-00000006.pt"]
 
 
-def test_a_folder_that_is_taken_away_does_not_end_the_run(tmp_path: Path) -> None:
+# ---- a folder that is not what it was ----------------------------------------------------------------------
+
+
+def test_a_folder_that_is_taken_away_is_made_again(tmp_path: Path) -> None:
     folder, run = tmp_path / "run", ToyRun()
     with RunCheckpoints(folder, ALONE) as checkpoints:
         checkpoints.resume(run)
+        checkpoints.write(run.at(2))
         folder.rename(tmp_path / "elsewhere")
-        with pytest.warns(FairPruneWarning, match="No such file or directory"):
+        checkpoints.write(run.at(3))
+        with pytest.raises(ConfigError, match="another run is writing"):
+            RunCheckpoints(folder, ALONE).resume(run)
+    assert names(tmp_path / "elsewhere") == [".run.lock", "checkpoint-00000002.pt"]
+    assert names(folder) == ["checkpoint-00000003.pt"]
+
+
+@needs_a_limit
+def test_a_folder_that_another_run_has_now_is_left_to_it(tmp_path: Path) -> None:
+    folder, run = tmp_path / "run", ToyRun()
+    other = (
+        "import sys; from fairprune_plugin.engine.storage.folder_lock import FolderLock\n"
+        "with FolderLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    )
+    with RunCheckpoints(folder, ALONE) as checkpoints:
+        checkpoints.resume(run)
+        checkpoints.write(run.at(2))
+        shutil.rmtree(folder)
+        process = subprocess.Popen(
+            [sys.executable, "-c", other, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.warns(FairPruneWarning, match="belongs to another run now .* this one goes on, and writes none"):
             checkpoints.write(run.at(3))
+        checkpoints.write(run.at(4))
+    assert names(folder) == [".run.lock"]  # of the other one
+    process.communicate()
+    assert process.returncode == 0
+    assert names(folder) == []
+
+
+def test_a_folder_that_cannot_be_made_again_does_not_end_the_run(tmp_path: Path) -> None:
+    folder, run = tmp_path / "runs" / "run", ToyRun()
+    with RunCheckpoints(folder, ALONE) as checkpoints:
+        checkpoints.resume(run)
+        shutil.rmtree(folder.parent)
+        folder.parent.write_text("in its place")
+        with pytest.warns(FairPruneWarning, match="training goes on.* see to it that the folder is there"):
+            checkpoints.write(run.at(3))
+
+
+def test_a_lock_that_cannot_be_taken_away_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    with RunCheckpoints(tmp_path, ALONE) as checkpoints:
+        checkpoints.resume(ToyRun())
+        monkeypatch.setattr(Path, "unlink", refused)
+    with RunCheckpoints(tmp_path, ALONE) as checkpoints:
+        assert not checkpoints.resume(ToyRun())
+
+
+def test_a_relative_folder_stays_where_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with RunCheckpoints("run", ALONE) as checkpoints:
+        checkpoints.resume(ToyRun())
+        (tmp_path / "else").mkdir()
+        monkeypatch.chdir(tmp_path / "else")
+        checkpoints.write(ToyRun(5))
+    assert names(tmp_path / "run") == ["checkpoint-00000005.pt"]
+    assert names(tmp_path / "else") == []
 
 
 # ---- several ranks -----------------------------------------------------------------------------------------

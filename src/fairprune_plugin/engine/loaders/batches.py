@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ...checks import shown
 from ...errors import DataError
@@ -46,8 +48,8 @@ def check_iterable(loader: Any, name: str) -> None:
 def read_batch(raw: Any, model: nn.Module) -> Batch:
     """Takes ``(x, y, s)`` or ``(x, y)`` apart, or a mapping by its customary keys, and moves it to where the model is.
 
-    In a mapping, what is neither target nor sensitive attribute is the input: one field of :data:`INPUT_KEYS`, else
-    all remaining fields as keyword arguments (as Hugging Face models take them).
+    In a mapping, what is neither target nor sensitive attribute is the input: a field of :data:`INPUT_KEYS` that is alone,
+    else all remaining fields together.
 
     Raises:
         DataError: If the loader yields something else, such as single samples, or a mapping without a target; the field is
@@ -68,7 +70,7 @@ def _from_mapping(raw: dict[str, Any]) -> Batch:
     target = next((key for key in TARGET_KEYS if key in raw), None)
     sensitive = next((key for key in SENSITIVE_KEYS if key in raw), None)
     rest = {key: value for key, value in raw.items() if key not in (target, sensitive)}
-    one = next((key for key in INPUT_KEYS if key in rest), None)
+    one = next((key for key in INPUT_KEYS if [*rest] == [key]), None)
     there = ", ".join(repr(key) for key in raw) or "nothing"
     if target is None:
         raise DataError(
@@ -104,15 +106,53 @@ def missing_sensitive(raw: Any, split: str) -> DataError:
 
 
 def default_forward(model: nn.Module, inputs: Any) -> Tensor:
-    """``model(x)``; a mapping is passed as keywords, a tuple as arguments; ``.logits`` is taken if there is one."""
+    """``model(x)``; a tuple is passed as arguments, a mapping by name; ``.logits`` is taken if there is one.
+
+    Of a mapping whose names ``model.forward`` does not know, one field of :data:`INPUT_KEYS` alone may be the input; the
+    others (a sample's id, the file it is from) are then not for the model.
+
+    Raises:
+        DataError: For a mapping that the model could take in part only.
+    """
     if isinstance(inputs, Mapping):
-        out = model(**inputs)
+        out = _by_name(model, inputs)
     elif isinstance(inputs, tuple | list):
         out = model(*inputs)
     else:
         out = model(inputs)
     logits: Tensor = getattr(out, "logits", out)
     return logits
+
+
+def _by_name(model: nn.Module, fields: Mapping[str, Any]) -> Any:
+    inner = getattr(
+        model, "_orig_mod", model
+    )  # of torch.compile; a data-parallel wrapper takes whatever its model does
+    inner = inner.module if isinstance(inner, DistributedDataParallel) else inner
+    try:
+        signature = inspect.signature(inner.forward)
+    except (TypeError, ValueError):  # of a forward that is not Python's
+        return model(**fields)
+    if _binds(signature, **fields):
+        return model(**fields)
+    one = next((key for key in INPUT_KEYS if key in fields), None)
+    others = [key for key in fields if key != one]
+    if one is not None and _binds(signature, fields[one]) and not any(key in signature.parameters for key in others):
+        return model(fields[one])
+    names = ", ".join(name for name in signature.parameters)
+    raise DataError(
+        f"expected the inputs in the batch under the names that {type(inner).__name__}.forward has for them ({names}), got "
+        f"{', '.join(map(repr, fields))}: rename the fields and leave out what is not for the model, or pass "
+        "forward=lambda model, inputs: …, which gets all of them as a dict"
+    )
+
+
+def _binds(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _move(part: Any, device: torch.device) -> Any:

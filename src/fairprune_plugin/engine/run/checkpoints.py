@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import ExitStack
 from itertools import chain
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,26 +16,36 @@ from ...distributed import Ranks
 from ...errors import ConfigError
 from ...warn import warn_caller
 from ..storage.checkpoint import CheckpointFolder
-from ..storage.folder_lock import only_run_in
+from ..storage.folder_lock import FolderLock
 from .state import check_run_state, load_run_state, run_state
 
 if TYPE_CHECKING:
     from .fit import Run
 
 
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))  # a disk, a file, a quota
+
+
 class RunCheckpoints:
     """The checkpoints of one run, whose folder is its own inside of the ``with`` block.
 
     Args:
-        path: The folder; ``None``: nothing is read or written.
+        path: The folder; ``None``: nothing is read or written. What a relative one means is settled here.
         ranks: That train together.
+
+    Raises:
+        ConfigError: For what is no path.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, ranks: Ranks) -> None:
-        self._path = path
+        try:
+            self._path = None if path is None else Path(path).absolute()
+        except TypeError as error:
+            raise ConfigError(f"expected checkpoint_dir as a folder that exists or can be made: {error}") from error
         self._ranks = ranks
         self._folder: CheckpointFolder | None = None
-        self._lock = ExitStack()
+        self._lock: FolderLock | None = None
+        self._held = ExitStack()
 
     def __enter__(self) -> Self:
         return self
@@ -41,7 +53,7 @@ class RunCheckpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lock.__exit__(kind, error, traceback)
+        self._held.__exit__(kind, error, traceback)
 
     @property
     def wanted(self) -> bool:
@@ -68,7 +80,7 @@ class RunCheckpoints:
         if not self._ranks.first:
             return None
         assert self._path is not None
-        self._lock.enter_context(only_run_in(self._path))
+        self._lock = self._held.enter_context(FolderLock(self._path))
         self._folder = CheckpointFolder(self._path)
         return self._folder.newest(lambda state: check_run_state(run, state))
 
@@ -89,17 +101,30 @@ class RunCheckpoints:
 
     def _save(self, state: dict[str, Any], step: int) -> None:
         """One rank writes."""
-        if self._folder is None:
+        if self._folder is None or self._lock is None:
+            return
+        try:
+            self._lock.renew()
+        except ConfigError as error:
+            self._folder = None
+            warn_caller(
+                f"the folder of the checkpoints was removed and belongs to another run now ({error}): this one goes on, and "
+                "writes none any more"
+            )
             return
         try:
             self._folder.save(state, step)
         except OSError as error:
+            cure = (
+                "free space there"
+                if error.errno in _FULL
+                else "see to it that the folder is there and can be written to"
+            )
             if step == 0:
                 raise ConfigError(
-                    f"cannot write checkpoints into {self._folder.path} ({error}): free space there, or pass a "
-                    "checkpoint_dir that can be written to"
+                    f"cannot write checkpoints into {self._folder.path} ({error}): {cure}, or pass another checkpoint_dir"
                 ) from error
             warn_caller(
-                f"the checkpoint of step {step} could not be written ({error}): training goes on, and the checkpoints "
-                f"that are in {self._folder.path} stay; free space there before it ends"
+                f"the checkpoint of step {step} could not be written ({error}): training goes on, and what is in "
+                f"{self._folder.path} stays; {cure} before it ends"
             )

@@ -14,6 +14,7 @@ from ...errors import ConfigError, DataError
 from ...fairness.lagrangian import TRAIN, VALIDATION
 from ...warn import warn_caller
 from ..loaders.batches import check_iterable
+from ..optimizers import refuse_replaced
 from ..results.snapshots import AUTO, SELECTIONS
 from .options import FitOptions
 
@@ -106,9 +107,11 @@ def check_optimizer(optimizer: torch.optim.Optimizer, lr_scheduler: Any, model: 
 
     Raises:
         ConfigError: Saying which.
+        StaleOptimizerError: If the model has become smaller since.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ConfigError(f"expected a torch optimizer of model.parameters(), got {shown(optimizer)}")
+    refuse_replaced(optimizer)
     # By the class: schedulers put a method of theirs in front of it.
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:

@@ -43,7 +43,8 @@ def settings_of(run: Run) -> dict[str, Any]:
         "driver": run.driver,
         "folds": options.folds if run.folds is not None else None,
         "select_by": options.select_by,
-        "remove_early": options.remove_early or None,  # as in checkpoints of before there was a choice
+        "recalibration_batches": options.recalibration_batches,
+        "remove_early": options.remove_early,
         "optimizer": type(run.optimizer).__name__,
         "lr_scheduler": None if run.lr_scheduler is None else type(run.lr_scheduler).__name__,
         "training batches": length(run.train),

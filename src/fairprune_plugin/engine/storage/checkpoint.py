@@ -58,6 +58,7 @@ class CheckpointFolder:
         Raises:
             ConfigError: At the first checkpoint, if the state has something in it that cannot be read back.
         """
+        self.path.mkdir(parents=True, exist_ok=True)  # somebody may have removed it meanwhile
         path = self.path / f"checkpoint-{step:08d}.pt"
         previous = self._newest_good
         write(path, state, try_reading=not self._tried)
