@@ -222,7 +222,7 @@ def test_after_the_last_round_nothing_is_left_to_train() -> None:
     train(pruner, model, optimizer, DATA)
     pruner.step()
     assert pruner.engine.finished
-    assert pruner.engine.phase_step == pruner.engine.timetable.steps == len(DATA)
+    assert (pruner.engine.step_index, pruner.engine.timetable.steps) == (len(DATA), 0)
     assert (model.a.out_features, model.b.out_features) == (6, 4)
 
 
