@@ -22,6 +22,8 @@ from ..masks.masked_weights import MaskedWeights
 from ..masks.norms import forget_copied_hooks
 from ..shards import is_sharded, whole_of
 
+SHARDS_SINCE = "2.9"  # the oldest torch under which the tests of sharded training pass
+
 
 class Sharding:
     """Mixed into :class:`~.pruner.BiFPPruner`."""
@@ -45,9 +47,11 @@ class Sharding:
 
         Raises:
             ConfigError: For something that is no such copy.
-            UnsupportedModelError: For parameters that lie in another way, naming one.
+            UnsupportedModelError: For parameters that lie in another way, naming one, and under a torch whose
+                ``fully_shard`` trained otherwise than one process does.
             TrainingStateError: In the middle of a round, or when all rounds are done.
         """
+        check_torch()
         if self._sharded is not None:
             raise TrainingStateError(
                 "attach() came twice: a sharded copy of the model is attached already, train that one"
@@ -117,6 +121,15 @@ class Sharding:
             self._trained_as.get(old, old): (now.get(names.get(id(new), ""), new), kept)
             for old, (new, kept) in self._renewed.items()
         }
+
+
+def check_torch() -> None:
+    """Refuses, with an ``UnsupportedModelError``, a torch whose ``fully_shard`` trains otherwise than one process does."""
+    if torch.__version__ < SHARDS_SINCE:
+        raise UnsupportedModelError(
+            f"expected torch {SHARDS_SINCE} or newer for weights under fully_shard, got {torch.__version__}: with 2.8 "
+            "(CPUs) masks came out otherwise than in one process, with 2.6 not at all; train under DistributedDataParallel"
+        )
 
 
 def _sharded_parameters(model: nn.Module, sharded: Any, ranks: Ranks) -> dict[str, nn.Parameter]:
