@@ -8,6 +8,7 @@ import torch_pruning as tp
 from torch import nn
 
 from ...errors import ConfigError, UnsupportedModelError
+from .computed_weights import refuse_hooked
 from .consistency import check_tied
 from .example import Example
 from .grouping import HostGroup, host_groups
@@ -33,6 +34,7 @@ def build_graph(pruner: Any, model: nn.Module, example: Example, options: dict[s
         ConfigError: If the model cannot run on the example inputs, or nothing is left to prune.
         UnsupportedModelError: If the graph cannot be built, or some group cannot be masked faithfully.
     """
+    refuse_hooked(model)
     try:
         tp.pruner.BasePruner.__init__(pruner, model, example.inputs, importance=None, **options)
     except HOST_FAILURES as error:
