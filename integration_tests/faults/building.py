@@ -291,6 +291,22 @@ add(
     _parametrized_beside,
     left=Left("it is trained as it is", lambda *_: None),
 )
+
+
+class LazyBeside(SmallMLP):
+    """A lazy layer that no forward pass uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.LazyLinear(2)
+
+
+add(
+    "a lazy layer that the forward pass does not reach",
+    ConfigError,
+    "does not reach it, so take it out of the model",
+    lambda scene: scene.build(model=LazyBeside(), ignored_layers=[]),
+)
 add("tied weights whose channels would go", UnsupportedModelError, "one shared parameter", _tied)
 add("a softmax over features that shall be pruned", UnsupportedModelError, "a softmax over pruned features", _softmax)
 add(

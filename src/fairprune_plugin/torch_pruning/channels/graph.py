@@ -12,6 +12,7 @@ from .computed_weights import refuse_hooked
 from .consistency import check_tied
 from .example import Example
 from .grouping import HostGroup, host_groups
+from .uninitialised import refuse_uninitialised
 
 # What Torch-Pruning raises for a model that it cannot follow: it looks up layers, channels and attributes that are not
 # there, divides by channel counts of 0, and calls pruning functions that a layer's kind (or one of the user's
@@ -45,6 +46,7 @@ def build_graph(pruner: Any, model: nn.Module, example: Example, options: dict[s
         # Not by the host, but by the model, which was called in another way than it wants.
         example.check(model, error)
         raise
+    refuse_uninitialised(model, "the forward pass of the example inputs does not reach it, so take it out of the model")
     groups = list(host_groups(pruner))
     if not groups:
         raise ConfigError(
