@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune, weight_norm
 
 from driving import SmallMLP, example_of
 from fairprune_plugin import (
@@ -24,7 +26,7 @@ from fairprune_plugin import (
 )
 from fairprune_plugin.errors import ConfigError, FairPruneWarning, UnsupportedModelError
 
-from .case import UNTOUCHED, Left, Scene, in_section
+from .case import STEPS, UNTOUCHED, Left, Scene, in_section
 
 # ---- constraints -------------------------------------------------------------------------------------------
 
@@ -228,6 +230,83 @@ def _freeze(scene: Scene) -> None:
     scene.model.fc1.requires_grad_(False)
 
 
+class Branched(SmallMLP):
+    """Some of the logits come straight from the inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beside = nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + self.beside(x)
+
+
+def _weight_norm(layer: nn.Module) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, for the parametrization
+        weight_norm(layer)
+
+
+for what, cure, computed in (
+    (
+        "`parametrizations.weight_norm` on a layer that loses channels",
+        'torch.nn.utils.parametrize.remove_parametrizations(model.fc1, "weight")',
+        parametrizations.weight_norm,
+    ),
+    (
+        "`parametrizations.spectral_norm` or `orthogonal` on it",
+        'torch.nn.utils.parametrize.remove_parametrizations(model.fc1, "weight")',
+        parametrizations.orthogonal,
+    ),
+    ("the older `weight_norm` on any layer", 'torch.nn.utils.remove_weight_norm(model.fc1, "weight")', _weight_norm),
+    (
+        "masks of `torch.nn.utils.prune` on any layer",
+        'torch.nn.utils.prune.remove(model.fc1, "weight")',
+        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    ),
+):
+    add(
+        what,
+        UnsupportedModelError,
+        cure,
+        lambda scene: scene.build(),
+        prepare=lambda scene, computed=computed: computed(scene.model.fc1),
+    )
+
+
+def _parametrized_beside(scene: Scene) -> None:
+    model = Branched()
+    parametrizations.weight_norm(model.beside)
+    scene.model = model
+    scene.build(ignored_layers=[model.head, model.beside], self_check=True)
+    scene.train(STEPS)
+    scene.pruner.step()
+    assert scene.model.fc1.out_features == 8
+
+
+add(
+    "a parametrized layer in `ignored_layers` that keeps all its inputs and outputs",
+    None,
+    "",
+    _parametrized_beside,
+    left=Left("it is trained as it is", lambda *_: None),
+)
+
+
+class LazyBeside(SmallMLP):
+    """A lazy layer that no forward pass uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.LazyLinear(2)
+
+
+add(
+    "a lazy layer that the forward pass does not reach",
+    ConfigError,
+    "does not reach it, so take it out of the model",
+    lambda scene: scene.build(model=LazyBeside(), ignored_layers=[]),
+)
 add("tied weights whose channels would go", UnsupportedModelError, "one shared parameter", _tied)
 add("a softmax over features that shall be pruned", UnsupportedModelError, "a softmax over pruned features", _softmax)
 add(

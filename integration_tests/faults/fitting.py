@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from driving import SGD, SmallMLP
 from fairprune_plugin import EqualOpportunity
-from fairprune_plugin.engine.storage import checkpoint
+from fairprune_plugin.engine.storage import atomic, checkpoint
 from fairprune_plugin.engine.storage.folder_lock import FolderLock
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, NonFiniteError, TrainingStateError
 from fairprune_plugin.torch_pruning import load_pruned, save_pruned
@@ -540,6 +540,100 @@ add(
     "not a safetensors file",
     lambda scene: load_pruned(scene.model, scene.folder / "p.safetensors", torch.randn(4, 6)),
     prepare=lambda scene: (scene.folder / "p.safetensors").write_text(json.dumps({})),
+)
+
+
+def _flip_saved(scene: Scene) -> None:
+    _saved(scene)
+    path = scene.folder / "p.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+class Renamed(SmallMLP):
+    """The layers of the class that was saved."""
+
+
+def _double(scene: Scene) -> None:
+    scene.train(STEPS)
+    scene.pruner.step()
+    save_pruned(scene.model.double(), scene.pruner, scene.folder / "p.safetensors")
+    back = load_pruned(SmallMLP(), scene.folder / "p.safetensors", torch.randn(4, 6))
+    assert back.fc1.weight.dtype == torch.float64
+
+
+def _sparse(scene: Scene) -> None:
+    scene.model.register_buffer("links", torch.eye(4).to_sparse())
+    scene.train(STEPS)
+    scene.pruner.step()
+
+
+def _lazy() -> SmallMLP:
+    model = SmallMLP()
+    model.fc2 = nn.LazyLinear(16)
+    return model
+
+
+def _disk_full_for_saved(scene: Scene) -> None:
+    with scene.patch.context() as patch:
+        patch.setattr(atomic.os, "fsync", lambda *_: _raise(OSError(errno.ENOSPC, "No space left on device")))
+        save_pruned(scene.model, scene.pruner, scene.folder / "p.safetensors")
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _old_file(scene: Scene, _: Any) -> None:
+    assert [file.name for file in scene.folder.iterdir()] == ["p.safetensors"]
+    load_pruned(SmallMLP(), scene.folder / "p.safetensors", torch.randn(4, 6))
+
+
+add(
+    "`load_pruned` of a file with one bit flipped",
+    ConfigError,
+    "is damaged",
+    lambda scene: load_pruned(SmallMLP(), scene.folder / "p.safetensors", torch.randn(4, 6)),
+    prepare=_flip_saved,
+)
+add(
+    "`load_pruned` into another class whose shapes are the same",
+    FairPruneWarning,
+    "nothing to worry about if the class was moved or renamed",
+    lambda scene: load_pruned(Renamed(), scene.folder / "p.safetensors", torch.randn(4, 6)),
+    prepare=_saved,
+    left=Left("the weights are loaded", lambda *_: None),
+)
+add(
+    "`load_pruned` into a model with lazy layers that have no size yet",
+    ConfigError,
+    "run the model on the example inputs once",
+    lambda scene: load_pruned(_lazy(), scene.folder / "p.safetensors", torch.randn(4, 6)),
+    prepare=_saved,
+)
+add(
+    "`load_pruned` of a model that was saved in half or double precision",
+    None,
+    "",
+    _double,
+    left=Left("it comes back in that precision", lambda *_: None),
+)
+add(
+    "`save_pruned` of a sparse buffer",
+    ConfigError,
+    "make it dense with to_dense()",
+    lambda scene: save_pruned(scene.model, scene.pruner, scene.folder / "p.safetensors"),
+    prepare=_sparse,
+    left=NOTHING,
+)
+add(
+    "`save_pruned` on a full disk",
+    ConfigError,
+    "No space left on device",
+    _disk_full_for_saved,
+    prepare=_saved,
+    left=Left("the file that was there is as it was", _old_file),
 )
 add(
     "a copy of the pruned state in the dense class",

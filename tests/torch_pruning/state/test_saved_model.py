@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from driving import judged, pruner_of, train_case
 from fairprune_plugin import AccuracyParity
-from fairprune_plugin.errors import ConfigError, TrainingStateError
+from fairprune_plugin.errors import ConfigError, FairPruneWarning, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner, load_pruned, save_pruned
+from fairprune_plugin.torch_pruning.state.seal import digest
+from full_disk import full_disk, needs_a_limit
 from zoo import CASES, Case, randomise
 
 
@@ -159,6 +161,37 @@ def test_the_file_is_plain_safetensors_with_json(saved: tuple[MLP, BiFPPruner, P
     assert record["dense"]["a.weight"] == [12, 6]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes_come_back(dtype: torch.dtype, tmp_path: Path) -> None:
+    """A batch norm is often left in single precision."""
+    model, pruner = pruned_mlp()
+    model.to(dtype)
+    model.bn.float()
+    save_pruned(model, pruner, tmp_path / "a.safetensors")
+    back = load_pruned(MLP(), tmp_path / "a.safetensors", rows())
+    for name, value in model.state_dict().items():
+        assert back.state_dict()[name].dtype == value.dtype, name
+        assert torch.equal(back.state_dict()[name], value), name
+    assert all(parameter.requires_grad for parameter in back.parameters())
+
+
+def test_a_shared_parameter_is_still_shared_in_another_dtype(tmp_path: Path) -> None:
+    class Tied(MLP):
+        def __init__(self) -> None:
+            super().__init__()
+            self.again = nn.Linear(8, 2)
+            self.again.weight = self.fc.weight
+
+    model = Tied()
+    pruner = prune_mlp(model, ignored_layers=[model.fc, model.b, model.again], pruning_ratio=0.5, self_check=False)
+    train(pruner, model, sgd(model), batches(10))
+    pruner.step()
+    save_pruned(model.double(), pruner, tmp_path / "a.safetensors")
+    back: Any = load_pruned(Tied(), tmp_path / "a.safetensors", rows())
+    assert back.again.weight is back.fc.weight
+    assert torch.equal(back.eval()(rows().double()), model.eval()(rows().double()))
+
+
 def test_saving_replaces_the_file(saved: tuple[MLP, BiFPPruner, Path], tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"old")
@@ -246,6 +279,73 @@ def test_truncated_files_are_refused(saved: tuple[MLP, BiFPPruner, Path], tmp_pa
             load_pruned(MLP(), path, rows())
 
 
+def test_a_flipped_bit_is_found(saved: tuple[MLP, BiFPPruner, Path], tmp_path: Path) -> None:
+    """Wherever it is in the file: in the header, in the record, or in the weights."""
+    whole = saved[2].read_bytes()
+    path = tmp_path / "a.safetensors"
+    for position in range(0, len(whole), 23):
+        if abs(position - whole.index(b'"format":"pt"')) < 16:  # of safetensors, for other readers
+            continue
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"is damaged|not a whole one|was not written by save_pruned"):
+            load_pruned(MLP(), path, rows())
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 0x80]))  # the sign of a weight
+    with pytest.raises(ConfigError, match=r"a\.safetensors is damaged: .* save the model again"):
+        load_pruned(MLP(), path, rows())
+
+
+class Renamed(MLP):
+    """The same layers in a class of another name."""
+
+
+def test_another_class_with_the_same_shapes_draws_a_warning(saved: tuple[MLP, BiFPPruner, Path]) -> None:
+    with pytest.warns(
+        FairPruneWarning, match=r"holds a pruned host_networks\.MLP, and this model is a .*Renamed"
+    ) as seen:
+        back = load_pruned(Renamed(), saved[2], rows())
+    assert [Path(warning.filename).name for warning in seen] == [Path(__file__).name]
+    assert torch.equal(back.eval()(rows()), saved[0](rows()))
+
+
+@needs_a_limit
+def test_a_full_disk_leaves_the_old_file(saved: tuple[MLP, BiFPPruner, Path], tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"old")
+    for after in (0, 600, saved[2].stat().st_size - 1):
+        with full_disk(after), pytest.raises(ConfigError, match=r"cannot save to .*a\.safetensors: .*make room for"):
+            save_pruned(saved[0], saved[1], path)
+        assert path.read_bytes() == b"old"
+        assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+    save_pruned(saved[0], saved[1], path)
+    load_pruned(MLP(), path, rows())
+
+
+class Lazy(MLP):
+    """One layer learns its size from its first inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.b = nn.LazyLinear(8)
+
+
+def test_lazy_layers_must_have_their_sizes(tmp_path: Path) -> None:
+    model = Lazy()
+    model(rows())
+    pruner = prune_mlp(model, pruning_ratio=0.5)
+    train(pruner, model, sgd(model), batches(10))
+    pruner.step()
+    save_pruned(model, pruner, tmp_path / "a.safetensors")
+    dense = Lazy()
+    with pytest.raises(
+        ConfigError, match=r"b\.weight \(and 1 more\) is of a lazy layer: run the model on the example inputs"
+    ):
+        load_pruned(dense, tmp_path / "a.safetensors", rows())
+    dense(rows())
+    assert torch.equal(load_pruned(dense, tmp_path / "a.safetensors", rows()).eval()(rows()), model.eval()(rows()))
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file(MLP().state_dict(), path)
@@ -268,7 +368,8 @@ def test_a_record_that_does_not_lead_to_the_weights_is_refused(
     path = tmp_path / "a.safetensors"
     for edit in ([["a", True, [0]]], [["nowhere", True, [0]]], [["a", True, [99]]]):
         record = {**json.loads(text), "history": edit}
-        safetensors.torch.save_file(tensors, path, metadata={"fairprune_plugin": json.dumps(record)})
+        metadata = {"fairprune_plugin": json.dumps(record), "sha256": digest(record, tensors)}
+        safetensors.torch.save_file(tensors, path, metadata=metadata)
         with pytest.raises(ConfigError, match="cannot become one"):
             load_pruned(MLP(), path, rows())
 
@@ -307,7 +408,9 @@ def test_a_state_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
     pruner = prune_mlp(model, pruning_ratio=0.5, self_check=False)
     train(pruner, model, sgd(model), batches(10))
     pruner.step()
-    with pytest.raises(ConfigError, match="safetensors files hold tensors only, but _extra_state"):
+    with pytest.raises(
+        ConfigError, match="dense tensors only, but _extra_state of the model's state is something else"
+    ):
         save_pruned(model, pruner, tmp_path / "a.safetensors")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ from ...errors import ConfigError, TrainingStateError, UnsupportedModelError
 from ...masks.masked_weights import MaskedWeights
 from ..arguments import refuse_sharded
 from .grouping import HostGroup
+from .python_names import in_python
 
 
 def check_tied(model: nn.Module, groups: Sequence[HostGroup]) -> None:
@@ -47,7 +47,7 @@ def _layers(parameter: Tensor, tied: Sequence[str], groups: Sequence[HostGroup])
         if any(site.parameter is parameter for site in group.channels.sites):
             names += [site.name for site in group.channels.carried if site.parameter.dim() > 1]
     layers = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
-    return ", ".join("model" + re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", f".{layer}") for layer in layers)
+    return ", ".join(map(in_python, layers))
 
 
 def check_given(given: nn.Module, model: nn.Module, *, attached: bool) -> None:

@@ -8,9 +8,11 @@ import torch_pruning as tp
 from torch import nn
 
 from ...errors import ConfigError, UnsupportedModelError
+from .computed_weights import refuse_hooked
 from .consistency import check_tied
 from .example import Example
 from .grouping import HostGroup, host_groups
+from .uninitialised import refuse_uninitialised
 
 # What Torch-Pruning raises for a model that it cannot follow: it looks up layers, channels and attributes that are not
 # there, divides by channel counts of 0, and calls pruning functions that a layer's kind (or one of the user's
@@ -33,6 +35,7 @@ def build_graph(pruner: Any, model: nn.Module, example: Example, options: dict[s
         ConfigError: If the model cannot run on the example inputs, or nothing is left to prune.
         UnsupportedModelError: If the graph cannot be built, or some group cannot be masked faithfully.
     """
+    refuse_hooked(model)
     try:
         tp.pruner.BasePruner.__init__(pruner, model, example.inputs, importance=None, **options)
     except HOST_FAILURES as error:
@@ -43,6 +46,7 @@ def build_graph(pruner: Any, model: nn.Module, example: Example, options: dict[s
         # Not by the host, but by the model, which was called in another way than it wants.
         example.check(model, error)
         raise
+    refuse_uninitialised(model, "the forward pass of the example inputs does not reach it, so take it out of the model")
     groups = list(host_groups(pruner))
     if not groups:
         raise ConfigError(

@@ -18,6 +18,7 @@ from torch_pruning import ops
 from ...errors import ConfigError, UnsupportedModelError
 from ...masks.groups import ChannelGroup
 from ...warn import warn_caller
+from .computed_weights import refuse_computed
 from .sites import GroupSites
 
 
@@ -128,6 +129,7 @@ def _host_group(pruner: Any, graph_group: Any) -> HostGroup | None:
         if graph_group is None or not (_prunes_heads(pruner, qkv_layers) or pruner.prune_head_dims):
             return None
     root = graph_group[0].dep
+    refuse_computed(pruner.model, _name(pruner, root.target.module), (dep.target.module for dep, _ in graph_group))
     size = len(graph_group[0].idxs)
     whole_heads = is_attention and _prunes_heads(pruner, qkv_layers)
     if whole_heads:

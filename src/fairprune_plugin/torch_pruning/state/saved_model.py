@@ -1,14 +1,15 @@
 """The pruned model in a file without code: its weights, and how the original class becomes as small as it is.
 
-One safetensors file. Its metadata hold JSON: Torch-Pruning's pruning history, the shapes of the dense model, and what
-attention modules remember of their heads. Nothing in it is executed when it is read.
+One safetensors file. Its metadata hold JSON: Torch-Pruning's pruning history, the shapes of the dense model, what
+attention modules remember of their heads, and a digest of all that and of the tensors. Nothing in it is executed when it is
+read.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,17 @@ from ...checks import shown
 from ...engine.results.result import FitResult
 from ...engine.storage.atomic import atomically
 from ...errors import ConfigError, MissingHostError, TrainingStateError
+from ...warn import warn_caller
 from ..channels.tracing import undisturbed
+from ..channels.uninitialised import refuse_uninitialised
 from ..removal.removal import head_attributes, prune_in_order
+from .seal import digest
 from .state_checks import first_difference, shapes_of
+from .storable import storable_state
 
 FORMAT = "fairprune_plugin pruned model 1"
 KEY = "fairprune_plugin"
+SEAL = "sha256"
 
 
 def removal_record(pruner: Any) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def removal_record(pruner: Any) -> dict[str, Any]:
     ignored = {id(parameter) for parameter in pruner.ignored_params}
     return {
         "format": FORMAT,
-        "class": f"{type(pruner.model).__module__}.{type(pruner.model).__qualname__}",
+        "class": _class_of(pruner.model),
         "dense": getattr(pruner, "dense_shapes", None),
         "history": history,
         "heads": head_attributes(pruner),
@@ -87,8 +93,8 @@ def save_pruned(model: nn.Module, source: Any, path: str | os.PathLike[str]) -> 
         path: For example ``"pruned.safetensors"``.
 
     Raises:
-        ConfigError: If the model is not the source's, its state holds something other than tensors, or the folder of the
-            file is not there.
+        ConfigError: If the model is not the source's, its state holds something other than dense tensors, or the file
+            cannot be written (no such folder, a full disk); a file that was there before is then as it was.
         TrainingStateError: If channels are hidden and not removed yet.
     """
     if not hasattr(source, "model"):
@@ -107,13 +113,17 @@ def save_pruned(model: nn.Module, source: Any, path: str | os.PathLike[str]) -> 
     record = source.removal if isinstance(source, FitResult) else removal_record(source)
     if record.get("format") != FORMAT:
         raise ConfigError("this result does not say how its model was pruned: pass the pruner itself as the source")
-    state = model.state_dict()
-    other = [name for name, value in state.items() if not isinstance(value, Tensor)]
-    if other:
-        raise ConfigError(f"safetensors files hold tensors only, but {other[0]} of the model's state is something else")
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
-    with atomically(Path(path)) as unfinished:
-        _safetensors().torch.save_file(tensors, unfinished, metadata={KEY: json.dumps(record), "format": "pt"})
+    tensors = storable_state(model)
+    metadata = {KEY: json.dumps(record), SEAL: digest(record, tensors), "format": "pt"}
+    try:
+        with atomically(Path(path)) as unfinished:
+            _safetensors().torch.save_file(tensors, unfinished, metadata=metadata)
+    except (OSError, _safetensors().SafetensorError) as error:
+        size = sum(value.nbytes for value in tensors.values()) / 1e6
+        raise ConfigError(
+            f"cannot save to {path}: {error}. What was there is as it was; make room for {size:.3g} MB, or name a file in a "
+            "folder that can be written to"
+        ) from error
 
 
 def load_pruned(
@@ -136,13 +146,17 @@ def load_pruned(
         customized_pruners: As they were given to the pruner.
 
     Returns:
-        The same object, now with the saved layers and weights; training modes and frozen layers are its own.
+        The same object, now with the saved layers, weights and dtypes (a model that was saved in half precision comes back
+        so); training modes, frozen layers and the device are its own. Warns if its class has another name than the saved
+        one.
 
     Raises:
-        ConfigError: For a file of another kind or a damaged one, and for a model that is not of the saved kind; nothing is
-            changed then, except where the difference shows only after pruning (the message says so).
+        ConfigError: For a file of another kind or a damaged one, and for a model that is not of the saved kind or has lazy
+            layers without a size; nothing is changed then, except where the difference shows only after pruning (the message
+            says so).
     """
-    record = _read_record(Path(path))
+    record, tensors = _read(Path(path))
+    refuse_uninitialised(model, "run the model on the example inputs once before load_pruned(model, …)")
     if record["dense"] is not None:
         difference = first_difference(record["dense"], shapes_of(model))
         if difference:
@@ -150,7 +164,6 @@ def load_pruned(
                 f"{path} holds a pruned {record['class']}, and this model is none before pruning: {difference}. Pass a new "
                 "dense model, built with the same arguments"
             )
-    tensors = _read_tensors(Path(path))
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     try:
         with undisturbed(model):
@@ -178,13 +191,30 @@ def load_pruned(
     difference = first_difference({name: list(value.shape) for name, value in tensors.items()}, shapes_of(model))
     if difference:
         raise _does_not_fit(path, record, difference)
+    _take_dtypes(model, tensors)
     model.load_state_dict(tensors)
     for name in frozen:
         model.get_parameter(name).requires_grad_(False)
     for module_name, attributes in record["heads"].items():
         for attribute, value in attributes.items():
             setattr(model.get_submodule(module_name), attribute, value)
+    if record["class"] != _class_of(model):
+        warn_caller(
+            f"{path} holds a pruned {record['class']}, and this model is a {_class_of(model)} with layers of the same "
+            "shapes: nothing to worry about if the class was moved or renamed, otherwise pass a model of that class"
+        )
     return model
+
+
+def _class_of(model: nn.Module) -> str:
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def _take_dtypes(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """``load_state_dict`` converts what it is given to the dtypes of the model."""
+    own = model.state_dict(keep_vars=True)
+    for name, value in tensors.items():
+        own[name].data = own[name].data.to(value.dtype)
 
 
 def _does_not_fit(path: Any, record: dict[str, Any], why: str) -> ConfigError:
@@ -194,22 +224,25 @@ def _does_not_fit(path: Any, record: dict[str, Any], why: str) -> ConfigError:
     )
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The record and the tensors of a file, as they were saved."""
     try:
         with _safetensors().safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get(KEY, "null"))
+            metadata = file.metadata() or {}
+            record = json.loads(metadata.get(KEY, "null"))
+            if not isinstance(record, dict) or record.get("format") != FORMAT:
+                raise ConfigError(
+                    f"{path} was not written by save_pruned ({FORMAT!r}): it holds weights, but not how the model was pruned"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (_safetensors().SafetensorError, ValueError) as error:
         raise ConfigError(f"{path} is not a safetensors file, or not a whole one ({error})") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if metadata.get(SEAL) != digest(record, tensors):
         raise ConfigError(
-            f"{path} was not written by save_pruned ({FORMAT!r}): it holds weights, but not how the model was pruned"
+            f"{path} is damaged: what is in it is not what save_pruned wrote (its {SEAL} digest differs); copy it anew from "
+            "where it came from, or save the model again"
         )
-    return record
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = _safetensors().torch.load_file(path)
-    return tensors
+    return record, tensors
 
 
 def _safetensors() -> Any:
