@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..engine.bilevel import BiLevelEngine
 from ..engine.config import BiLevelConfig
-from ..engine.loaders.batches import Forward, default_forward
+from ..engine.loaders.batches import Forward
 from ..engine.scores import MaskScores
 from ..engine.settings import bilevel_config, lagrangian_of
 from ..errors import ConfigError, TrainingStateError
@@ -52,13 +52,15 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         constraint: One, several (each about groups of its own) or none.
         sensitive: ``batch → group ids``; needed with a constraint.
         targets: ``batch → labels``; default ``batch["labels"]`` or ``batch[1]``.
-        logits: Output of the model → logits; default the output, its ``logits``, or its first item.
+        logits: Output of the model → logits, in training and wherever the model is judged; default the output, its
+            ``logits``, or its first item.
         bilevel: Settings of the alternation, as :class:`~..engine.config.BiLevelConfig` or a dict.
         multipliers: Settings of the multipliers, as :class:`~..fairness.multipliers.MultiplierConfig` or a dict.
         validation: Held-out batches of the same form, which then move the multipliers; default: the counts of the
             training batches.
         dual_every: Optimizer steps between two of them.
         forward: ``(model, inputs) → logits`` for them; inputs are the first item of a batch, or all of a mapping.
+            Default: the model is called with them, and ``logits`` picks from its output.
         dummy_input: For tracing which channels go together; default that of ``configure_structured``, else the
             evaluator's, as far as the model runs on it. Without one, rows are masked as NNI's own pruners mask them.
         existed_wrappers: Of another compressor; :meth:`from_compressor` passes them.
@@ -86,7 +88,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         multipliers: MultiplierConfig | dict[str, Any] | None = None,
         validation: Iterable[Any] | None = None,
         dual_every: int = 2,
-        forward: Forward = default_forward,
+        forward: Forward | None = None,
         dummy_input: Any = None,
         existed_wrappers: dict[str, Any] | None = None,
     ) -> None:
