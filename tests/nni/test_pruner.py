@@ -457,6 +457,32 @@ def test_unusable_validation(options: Any, words: str) -> None:
         BiFPPruner(model, config(), evaluator(model), 4, 16, **options)
 
 
+@pytest.mark.parametrize("as_dicts", [False, True])
+def test_held_out_data_are_looked_at_before_training(as_dicts: bool) -> None:
+    taken = []
+    one_group: list[Any] = [(x, y, s * 0) for x, y, s in batches(2)]
+    no_positives: list[Any] = [(x, y * (1 - s), s) for x, y, s in batches(2)]
+    sensitive: Any = group_of
+    if as_dicts:
+        one_group, no_positives = (
+            [{"x": x, "labels": y, "group": s} for x, y, s in data] for data in (one_group, no_positives)
+        )
+        sensitive = lambda batch: batch["group"] if isinstance(batch, dict) else batch[2]  # noqa: E731
+
+    def pruner(held_out: Any) -> BiFPPruner:
+        model = mlp()
+        found = evaluator(model, watch=lambda _, step: taken.append(step))
+        options: Any = {"constraint": EqualOpportunity(0.02), "sensitive": sensitive, "validation": held_out}
+        return BiFPPruner(model, config(), found, 2, 6, **options)
+
+    with pytest.raises(DataError, match=r"the validation data contain one group only \(0\) of 0, 1"):
+        pruner(one_group).compress(8, None)
+    assert not taken
+    with pytest.warns(FairPruneWarning, match=r"on the validation data: .*is undefined for group 1 .*multipliers"):
+        pruner(no_positives).compress(8, None)
+    assert len(taken) == 8
+
+
 def test_accumulated_gradients_are_one_step() -> None:
     """Two backward passes per optimizer step: as many alternations as optimizer steps, and the sum of the gradients."""
 
