@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import nni
@@ -17,13 +19,14 @@ from fairprune_plugin import AccuracyParity, BiLevelConfig, DegradationParity, E
 from fairprune_plugin.engine.bilevel import BiLevelEngine
 from fairprune_plugin.engine.scores import MaskScores
 from fairprune_plugin.engine.timetable import Timetable
-from fairprune_plugin.errors import ConfigError, TrainingStateError
+from fairprune_plugin.errors import ConfigError, DataError, TrainingStateError
 from fairprune_plugin.fairness.lagrangian import Lagrangian
 from fairprune_plugin.masks.element_budget import Member, hide_by_elements
 from fairprune_plugin.masks.groups import BlockGroup, BlockSite
 from fairprune_plugin.masks.masked_weights import MaskedWeights
 from fairprune_plugin.masks.saliency import group_magnitude
 from fairprune_plugin.nni import BiFPPruner, TorchEvaluator, register, unregister
+from fairprune_plugin.nni.capture import default_logits
 from nni_toys import batches, config, evaluator, group_of, loop, mlp, training_step
 
 X = batches(1)[0][0]
@@ -244,6 +247,75 @@ def test_batches_may_be_dicts_and_outputs_objects() -> None:
     assert float(pruner.lagrangian.trackers[0].counts.totals.sum()) > 0
 
 
+class Answering(nn.Module):
+    """An MLP whose answer holds its logits in some form."""
+
+    def __init__(self, answer: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.body = mlp()
+        self.answer = answer
+
+    def forward(self, x: Tensor) -> Any:
+        return self.answer(self.body(x))
+
+
+@pytest.mark.parametrize(
+    ("answer", "logits"),
+    [
+        (lambda scores: (scores, scores.sum()), None),
+        (lambda scores: {"logits": scores}, None),
+        (lambda scores: {"scores": scores}, lambda output: output["scores"]),
+        (lambda scores: (scores.sum(), scores), lambda output: output[1]),
+        (lambda scores: SimpleNamespace(logits=-scores, other=scores), lambda output: output.other),
+    ],
+    ids=["tuple", "mapping", "mapping by logits=", "tuple by logits=", "object by logits="],
+)
+def test_logits_are_read_everywhere_as_in_training(answer: Any, logits: Any) -> None:
+    """Held-out batches, dense rates and evaluations: the same as with a model that returns its logits alone."""
+
+    def trained(answer: Any, logits: Any) -> tuple[BiFPPruner, Any, Any]:
+        read = logits or default_logits
+
+        def step(batch: Any, model: nn.Module) -> Tensor:
+            return nn.functional.cross_entropy(read(model(batch[0])), batch[1])
+
+        model = Answering(answer)
+        pruner = BiFPPruner(
+            model,
+            [{"op_names": ["body.0", "body.3"], "sparse_ratio": 0.5}],
+            evaluator(model, step=step),
+            2,
+            6,
+            constraint=DegradationParity(0.0),
+            sensitive=group_of,
+            logits=logits,
+            validation=batches(seed=1),
+        )
+        pruner.measure_dense(batches())
+        dense = pruner.measure_dense(batches(seed=1), split="validation")
+        pruner.compress(16, None)
+        return pruner, dense, pruner.evaluate(batches(seed=1), split="validation")
+
+    plain, expected_dense, expected = trained(lambda scores: scores, None)
+    pruner, dense, found = trained(answer, logits)
+    assert (dense.accuracy, dense.verdicts) == (expected_dense.accuracy, expected_dense.verdicts)
+    assert (found.accuracy, found.verdicts) == (expected.accuracy, expected.verdicts)
+    moved = plain.lagrangian.trackers[0].multipliers.value
+    assert torch.equal(pruner.lagrangian.trackers[0].multipliers.value, moved)
+    assert bool(moved.any())
+    assert not any(module._forward_hooks for module in pruner.bound_model.modules())
+
+
+def test_an_answer_without_logits_when_the_model_is_judged() -> None:
+    model = Answering(lambda scores: {"scores": scores})
+    entry = [{"op_names": ["body.0"], "sparse_ratio": 0.5}]
+    pruner = BiFPPruner(model, entry, evaluator(model), 2, 6, constraint=AccuracyParity(0.1), sensitive=group_of)
+    with pytest.raises(DataError, match="expected the logits as a tensor, got dict: pass logits=lambda output"):
+        pruner.evaluate(batches())
+    own = pruner.evaluate(batches(), forward=lambda model, x: model(x)["scores"])
+    assert len(own.verdicts) == 1
+
+
 def test_an_optimizer_with_a_closure() -> None:
     """Loss and gradient inside ``optimizer.step``: the same training."""
 
@@ -383,6 +455,32 @@ def test_unusable_validation(options: Any, words: str) -> None:
     model = mlp()
     with pytest.raises(ConfigError, match=words):
         BiFPPruner(model, config(), evaluator(model), 4, 16, **options)
+
+
+@pytest.mark.parametrize("as_dicts", [False, True])
+def test_held_out_data_are_looked_at_before_training(as_dicts: bool) -> None:
+    taken = []
+    one_group: list[Any] = [(x, y, s * 0) for x, y, s in batches(2)]
+    no_positives: list[Any] = [(x, y * (1 - s), s) for x, y, s in batches(2)]
+    sensitive: Any = group_of
+    if as_dicts:
+        one_group, no_positives = (
+            [{"x": x, "labels": y, "group": s} for x, y, s in data] for data in (one_group, no_positives)
+        )
+        sensitive = lambda batch: batch["group"] if isinstance(batch, dict) else batch[2]  # noqa: E731
+
+    def pruner(held_out: Any) -> BiFPPruner:
+        model = mlp()
+        found = evaluator(model, watch=lambda _, step: taken.append(step))
+        options: Any = {"constraint": EqualOpportunity(0.02), "sensitive": sensitive, "validation": held_out}
+        return BiFPPruner(model, config(), found, 2, 6, **options)
+
+    with pytest.raises(DataError, match=r"the validation data contain one group only \(0\) of 0, 1"):
+        pruner(one_group).compress(8, None)
+    assert not taken
+    with pytest.warns(FairPruneWarning, match=r"on the validation data: .*is undefined for group 1 .*multipliers"):
+        pruner(no_positives).compress(8, None)
+    assert len(taken) == 8
 
 
 def test_accumulated_gradients_are_one_step() -> None:

@@ -12,6 +12,7 @@ pytest.importorskip("torch_pruning")
 
 from fairprune_plugin import EqualOpportunity
 from fairprune_plugin.distributed import Ranks
+from fairprune_plugin.engine.loaders.census import Labels
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner
 from fairprune_plugin.trainers.session import Session
@@ -151,6 +152,45 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 def test_validation_must_be_walked_again_and_again(validation: Any) -> None:
     with pytest.raises(DataError, match="the validation loader is empty or a generator"):
         Session(pruner(), validation=validation)
+
+
+def test_validation_with_one_group_is_refused_before_training() -> None:
+    session = Session(pruner(), validation=[(X, Y, torch.zeros(8, dtype=torch.long))])
+    with pytest.raises(DataError, match=r"the validation data contain one group only \(0\) of 0, 1"):
+        session.begin(9, 0)
+
+
+def test_validation_without_samples_that_the_constraint_needs() -> None:
+    session = Session(pruner(), validation=[(X, Y * (1 - S), S)])
+    with pytest.warns(FairPruneWarning, match=r"on the validation data: .*is undefined for group 1 .*multipliers"):
+        session.begin(9, 0)
+
+
+def test_one_group_on_each_rank_is_two_together() -> None:
+    """Each rank sees its shard of the validation data; what they lack is judged over all of them."""
+
+    class WithAnother(Ranks):
+        """The first of two, the other of which has the other group."""
+
+        size = 2
+
+        def collect(self, local: Any) -> list[Any]:
+            mine = local()
+            if isinstance(mine, list):
+                return [mine, [Labels(batch.targets, 1 - batch.sensitive) for batch in mine]]
+            return [mine, mine]
+
+    session = Session(pruner(), validation=[(X, Y, torch.zeros(8, dtype=torch.long))])
+    session.pruner.lagrangian.ranks = WithAnother()
+    session.begin(9, 0)
+
+
+def test_groups_are_not_read_off_validation_data() -> None:
+    session = Session(pruner(constraint=EqualOpportunity(0.02, groups=None)), validation=[(X, Y, S)])
+    with pytest.raises(TrainingStateError, match=r"pruner\.discover_groups\(loader\) first"):
+        session.begin(9, 0)
+    session.pruner.discover_groups([(X, Y, S)])
+    session.begin(9, 0)
 
 
 @pytest.mark.parametrize("wrong", [None, nn.Linear(1, 1), BiFPPruner])

@@ -108,6 +108,19 @@ class Lagrangian:
             dataclasses.replace(c, groups=found[c.group_spec]) if c.group_spec in found else c for c in self.constraints
         )
 
+    def refuse_unknown_groups(self) -> None:
+        """Before anything is counted.
+
+        Raises:
+            TrainingStateError: If groups are still to be discovered.
+        """
+        for constraint in self.constraints:
+            if not constraint.group_spec.known:
+                raise TrainingStateError(
+                    f"the groups of {constraint.name} are to be discovered from data: call "
+                    "pruner.discover_groups(loader) first, or declare them, groups=2"
+                )
+
     def bind(self, task: Task) -> None:
         """Creates the constraints' state once the task is known (the first batch tells it)."""
         if self.trackers and self.trackers[0].task != task:
@@ -141,14 +154,10 @@ class Lagrangian:
             TrainingStateError: If groups are still to be discovered.
         """
         outputs = Outputs.parse(logits, targets)
+        self.refuse_unknown_groups()
         ids: dict[Groups, Tensor] = {}
         for constraint in self.constraints:
             groups = constraint.group_spec
-            if not groups.known:
-                raise TrainingStateError(
-                    f"the groups of {constraint.name} are to be discovered from data: call "
-                    "pruner.discover_groups(loader) first, or declare them, groups=2"
-                )
             if groups not in ids:
                 ids[groups] = groups.checked_ids(sensitive, batch=len(outputs.targets), device=outputs.logits.device)
         return ParsedBatch(outputs, tuple(ids[constraint.group_spec] for constraint in self.constraints))

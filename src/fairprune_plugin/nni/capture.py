@@ -10,6 +10,7 @@ from nni.compression.utils.evaluator import ForwardHook
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from ..engine.loaders.batches import Forward, default_forward
 from ..errors import DataError, TrainingStateError
 
 Field = Callable[[Any], Any]
@@ -24,7 +25,7 @@ class LogitsHook:
     """
 
     def __init__(self, model: nn.Module, logits: Field | None) -> None:
-        self._read = logits or default_logits
+        self._read = logits
         self._output: Any = None
         self.hook = ForwardHook(model, "model", lambda _: self._keep)
 
@@ -45,13 +46,44 @@ class LogitsHook:
                 "training_step returned a loss without calling the model that the evaluator passes to training_func: "
                 "the constraint needs its logits; call that very model (not a copy of it) inside training_step"
             )
-        logits = self._read(output)
-        if not isinstance(logits, Tensor):
-            raise DataError(
-                f"expected the logits as a tensor, got {type(logits).__name__}: pass logits=lambda output: …, which "
-                "picks them from the model's output"
-            )
-        return logits
+        return logits_of(output, self._read)
+
+
+def logits_of(output: Any, read: Field | None) -> Tensor:
+    """The logits in a model's output.
+
+    Args:
+        output: Of the model.
+        read: Output of the model → logits; default :func:`default_logits`.
+
+    Raises:
+        DataError: If it holds none.
+    """
+    logits = (read or default_logits)(output)
+    if not isinstance(logits, Tensor):
+        raise DataError(
+            f"expected the logits as a tensor, got {type(logits).__name__}: pass logits=lambda output: …, which "
+            "picks them from the model's output"
+        )
+    return logits
+
+
+def forward_to_logits(read: Field | None) -> Forward:
+    """``(model, inputs) → logits`` that calls the model as the engine does, and takes the logits as a training step does.
+
+    Args:
+        read: Output of the model → logits; default :func:`default_logits`.
+    """
+
+    def forward(model: nn.Module, inputs: Any) -> Tensor:
+        # A hook sees the whole output, of which default_forward would keep the part that it knows.
+        handle = model.register_forward_hook(lambda _module, _args, output: logits_of(output, read))
+        try:
+            return default_forward(model, inputs)
+        finally:
+            handle.remove()
+
+    return forward
 
 
 def default_logits(output: Any) -> Any:

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from ..engine.bilevel import BiLevelEngine
 from ..engine.config import BiLevelConfig
-from ..engine.loaders.batches import Forward, default_forward
+from ..engine.loaders.batches import Forward
+from ..engine.loaders.census import check_loader
 from ..engine.scores import MaskScores
 from ..engine.settings import bilevel_config, lagrangian_of
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.constraint import Constraint
+from ..fairness.lagrangian import VALIDATION
 from ..fairness.multipliers import UNKNOWN_LENGTH, MultiplierConfig
 from ..masks.masked_weights import MaskedWeights
 from ..masks.saliency import group_magnitude
@@ -28,7 +30,7 @@ from .graph import as_config_error, check_unwrapped
 from .measuring import Measuring
 from .ramp import check_length, check_steps
 from .schedule import Schedule
-from .steps import Fields, HeldOut, TrainingSteps, unbound_on_error
+from .steps import Fields, HeldOut, TrainingSteps, Triples, unbound_on_error
 from .structured import graph_if_traceable
 from .units import Units
 from .wrapper_masks import WrapperMasks
@@ -52,13 +54,15 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         constraint: One, several (each about groups of its own) or none.
         sensitive: ``batch → group ids``; needed with a constraint.
         targets: ``batch → labels``; default ``batch["labels"]`` or ``batch[1]``.
-        logits: Output of the model → logits; default the output, its ``logits``, or its first item.
+        logits: Output of the model → logits, in training and wherever the model is judged; default the output, its
+            ``logits``, or its first item.
         bilevel: Settings of the alternation, as :class:`~..engine.config.BiLevelConfig` or a dict.
         multipliers: Settings of the multipliers, as :class:`~..fairness.multipliers.MultiplierConfig` or a dict.
         validation: Held-out batches of the same form, which then move the multipliers; default: the counts of the
             training batches.
         dual_every: Optimizer steps between two of them.
         forward: ``(model, inputs) → logits`` for them; inputs are the first item of a batch, or all of a mapping.
+            Default: the model is called with them, and ``logits`` picks from its output.
         dummy_input: For tracing which channels go together; default that of ``configure_structured``, else the
             evaluator's, as far as the model runs on it. Without one, rows are masked as NNI's own pruners mask them.
         existed_wrappers: Of another compressor; :meth:`from_compressor` passes them.
@@ -86,7 +90,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         multipliers: MultiplierConfig | dict[str, Any] | None = None,
         validation: Iterable[Any] | None = None,
         dual_every: int = 2,
-        forward: Forward = default_forward,
+        forward: Forward | None = None,
         dummy_input: Any = None,
         existed_wrappers: dict[str, Any] | None = None,
     ) -> None:
@@ -211,11 +215,12 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
             ConfigError: If the run is shorter than the schedule, or its length is no positive whole number.
             TrainingStateError: If the evaluator's training ended before the goals were reached, or this pruner has
                 been through a run before.
+            DataError: For held-out data without samples or with one group only, before training.
 
         Warns:
-            FairPruneWarning: If training ended between the goals and ``max_steps``: the masks are final by then, the
-                weights have settled for fewer steps than asked; or if every batch that would have taught the mask was
-                left out.
+            FairPruneWarning: If held-out data lack a group, or samples that a rate conditions on; if training ended
+                between the goals and ``max_steps``: the masks are final by then, the weights have settled for fewer steps
+                than asked; or if every batch that would have taught the mask was left out.
         """
         self._check_untrained()
         check_length(max_steps, max_epochs)
@@ -249,7 +254,10 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
             self._begin(evaluator)
 
     def _begin(self, evaluator: Any) -> None:
-        """The engine, and what the evaluator calls in every step."""
+        """The engine, and what the evaluator calls in every step; before them a look at the held-out data."""
+        if self._held_out is not None:
+            held_out = Triples(self._held_out.loader, self.fields)
+            check_loader(held_out, self.bound_model, self.lagrangian, split=VALIDATION)
         if not self._schedule.driven:
             self._update_sparse_goals_by_ratio(0.0)
         scores = MaskScores(group_magnitude(self.weights), self.config, self.units.single)

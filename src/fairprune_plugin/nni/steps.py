@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ..checks import whole_number
 from ..engine.bilevel import BiLevelEngine
-from ..engine.loaders.batches import Forward, default_forward
+from ..engine.loaders.batches import Forward
 from ..engine.run.validation_stream import ValidationStream
 from ..errors import ConfigError, TrainingStateError
 from ..fairness.lagrangian import VALIDATION
 from ..warn import warn_caller
-from .capture import Field, LogitsHook, default_targets, field
+from .capture import Field, LogitsHook, default_targets, field, forward_to_logits
 from .evaluator_checks import steps_itself
 
 
@@ -43,12 +43,13 @@ class HeldOut:
     Attributes:
         loader: Batches of the same form as in training.
         every: Optimizer steps between two batches.
-        forward: ``(model, inputs) → logits``; inputs are the first item of a batch, or all of a mapping.
+        forward: ``(model, inputs) → logits``; inputs are the first item of a batch, or all of a mapping. Default: the
+            logits are taken from the model's output as in training.
     """
 
     loader: Iterable[Any]
     every: int = 2
-    forward: Forward = default_forward
+    forward: Forward | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.loader, Iterator) or not isinstance(self.loader, Iterable):
@@ -64,7 +65,7 @@ class HeldOut:
             Triples(self.loader, fields),
             window=len(self.loader) if isinstance(self.loader, Sized) else default_window,
             every=self.every,
-            forward=self.forward,
+            forward=self.forward or forward_to_logits(fields.logits),
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checks import one_of, shown, whole_number
 from ..engine.loaders.batches import Forward, default_forward
+from ..engine.loaders.census import check_loader
 from ..engine.measure.evaluate import evaluate
 from ..engine.results.history import history_row
 from ..engine.results.metrics import as_hooks, step_row
@@ -95,6 +96,10 @@ class Session:
             TrainingStateError: If the pruner has finished, or is at another step than the trainer.
             ConfigError: If the length of the run is unknown or contradictory, or the model has moved to another device or
                 precision.
+            DataError: For validation data without samples or with one group only, on which the constraint would not act.
+
+        Warns:
+            FairPruneWarning: For validation data that lack a group, or samples that a rate conditions on.
         """
         pruner = self.pruner
         if pruner.current_step >= pruner.iterative_steps:
@@ -117,6 +122,7 @@ class Session:
         if self.stream is not None:
             pruner.lagrangian.driver = VALIDATION
             if steps_done == 0:
+                check_loader(self._validation, pruner.model, pruner.lagrangian, split=VALIDATION)
                 pruner.measure_dense(self._validation, split=VALIDATION, forward=self._forward)
 
     def loss(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...distributed import ALONE, Ranks
 from ...errors import DataError
 from ...fairness.constraint import Constraint
-from ...fairness.lagrangian import Lagrangian
+from ...fairness.lagrangian import TRAIN, Lagrangian
 from ...fairness.one_hot import looks_one_hot, one_hot_note
 from ...fairness.outputs import Task
 from ...warn import warn_caller
@@ -35,7 +35,7 @@ def check_loader(
     loader: Iterable[Any], model: nn.Module, lagrangian: Lagrangian, *, split: str, limit: int | None = None
 ) -> None:
     """Refuses data on which the constraint cannot be learned; warns where it merely cannot be judged. Discovers groups
-    that were not declared.
+    that were not declared, from training data: held-out ones may lack some.
 
     Args:
         loader: Batches ``(x, y, s)``.
@@ -45,17 +45,20 @@ def check_loader(
         limit: Batches to look at, for loaders that never end; default all.
 
     Raises:
-        DataError: Training data without samples, with one group only, or with a group that a rate's condition
+        DataError: Data without samples or with one group only; training data with a group that a rate's condition
             never meets (no positives under equal opportunity), unless ``min_group_size`` lets such groups be.
+        TrainingStateError: For another split, if groups are still to be discovered.
     """
     if not lagrangian.constraints:
         return
+    if split != TRAIN:
+        lagrangian.refuse_unknown_groups()
     labels = read_labels(loader, model, split, ranks=lagrangian.ranks, limit=limit)
-    discover_groups(lagrangian, labels)
-    if split == "train":
+    if split == TRAIN:
+        discover_groups(lagrangian, labels)
         _refuse_one_class(labels)
     task = _task(labels, lagrangian.constraints)
-    if task.num_labels is not None and split == "train":
+    if task.num_labels is not None and split == TRAIN:
         _warn_of_one_hot(labels)
         lagrangian.knows_targets = True  # all of them, which says more than its first batch would
     missing, small = [], []
@@ -65,7 +68,7 @@ def check_loader(
         missing += absent
         small += too_small
     missing, small = list(dict.fromkeys(missing)), list(dict.fromkeys(small))
-    if missing and split == "train":
+    if missing and split == TRAIN:
         raise DataError(
             f"the constraint cannot be learned from the training data: {'; '.join(missing[:5])}. Merge or drop the "
             "group, let small groups be (min_group_size=1), or use a constraint that does not condition on that label"
