@@ -47,8 +47,8 @@ INTRODUCTION = """\
 Made by `python -m evidence.macs` in `benchmarks/`; columns as in [sparsity.md](sparsity.md). Here every method removes the
 same share of the MACs of a forward pass (multiply-accumulate operations, by Torch-Pruning's counter): this package with
 `target="macs"`, where units are ranked by score per root of the MACs they cost, and so are the scores that stand under its
-budget; for *torch-pruning …* the host's ratio of channels that comes nearest. Learning rates have a search of their own, on
-Smiling at 90 % of the MACs.
+budget; for *torch-pruning …* the host's ratio of channels that comes nearest. Learning rates have searches of their own, on
+Smiling (for CelebA) and by race (for FairFace), each at 90 % of the MACs.
 """
 PAGE = Page("Accuracy and gap at equal MACs", INTRODUCTION, "MACs", ratios=RATIOS)
 
