@@ -158,6 +158,42 @@ add(
     lambda scene: scene.fit(validation=[(x, y * (s == 0), s) for x, y, s in scene.batches[:2]]),
     left=Left("the verdict is not *satisfied*", lambda *_: None),
 )
+
+
+def _nobody(scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
+    x, y, s = scene.batches[0]
+    return x[:0], y[:0], s[:0]
+
+
+def _some_without_samples(scene: Scene) -> None:
+    held_out = scene.batches[:2]
+    training = [_nobody(scene), *scene.batches[:4], _nobody(scene), _nobody(scene), *scene.batches[4:], _nobody(scene)]
+    result = scene.fit(training, epochs=None, validation=[*held_out, _nobody(scene)])
+    assert scene.pruner.engine.step_index == STEPS
+    assert result.after.samples == sum(len(y) for _, y, _ in held_out)
+
+
+add(
+    "batches without samples among others, in training or validation",
+    None,
+    "",
+    _some_without_samples,
+    left=Left("they are left out, as if the loader did not yield them", lambda *_: None),
+)
+add(
+    "batches without samples only",
+    DataError,
+    "the train loader is empty: no batch with samples",
+    lambda scene: scene.fit([_nobody(scene)] * STEPS),
+    prepare=built,
+)
+add(
+    "inputs without their targets",
+    DataError,
+    "a target for each sample of the train data",
+    lambda scene: scene.fit([*scene.batches[:-1], (scene.batches[0][0], *_nobody(scene)[1:])]),
+    prepare=built,
+)
 add(
     "groups to be discovered in data with one group",
     DataError,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from driving import SGD, SmallMLP, batches_for, drive, example_of
 from fairprune_plugin import EqualOpportunity
@@ -157,3 +159,15 @@ def test_weights_that_a_schedule_free_optimizer_swaps_stay_hidden() -> None:
     pruner.step()
     assert model.fc1.out_features == 8
     torch.testing.assert_close(model(x), masked, rtol=1e-4, atol=1e-6)
+
+
+def test_an_average_kept_beside_fit_does_not_become_smaller() -> None:
+    """Why averages are for loops of one's own: what a hook averages are dense weights, and the model is smaller then."""
+    model = PlainMLP()
+    average = AveragedModel(model)
+    optimizer = SGD(model.parameters(), lr=0.05)
+    optimizer.register_step_post_hook(lambda *_: average.update_parameters(model))
+    result = build(model, total_steps=None).fit(batches_for(model, STEPS), optimizer, epochs=1, progress=False)
+    assert int(average.n_averaged) == STEPS
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        result.model.load_state_dict(average.module.state_dict())

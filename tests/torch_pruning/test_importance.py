@@ -387,6 +387,15 @@ def test_an_empty_loader() -> None:
         BiFPImportance(model, [])(full_group(model, model.a))
 
 
+def test_batches_without_samples_do_not_count() -> None:
+    model = randomise(MLP())
+    group, loader = full_group(model, model.a), data_for(model)
+    empty = tuple(part[:0] for part in loader[0])
+    expected = BiFPImportance(model, loader, max_batches=len(loader))(group)
+    got = BiFPImportance(model, [empty, *loader, empty], max_batches=len(loader))(group)
+    assert torch.equal(got, expected)
+
+
 def test_a_constraint_needs_the_groups() -> None:
     model = MLP()
     with pytest.raises(DataError, match="needs the sensitive attribute"):

@@ -13,6 +13,7 @@ from torch_pruning import ops
 from ..checks import whole_number
 from ..distributed import Ranks
 from ..engine.loaders.batches import Batch, Forward, default_forward, read_batch
+from ..engine.loaders.empty_batches import with_samples
 from ..errors import ConfigError, DataError
 from ..fairness.constraint import Constraint
 from ..fairness.lagrangian import Lagrangian, TaskLoss
@@ -132,7 +133,7 @@ class BiFPImportance(tp.importance.Importance):  # type: ignore[misc]
         for parameter in frozen:
             parameter.requires_grad_(True)
         try:
-            for number, raw in enumerate(self._loader):
+            for number, raw in enumerate(with_samples(self._loader)):
                 if number >= self._max_batches:
                     break
                 self._one_batch(lagrangian, read_batch(raw, model), sums)

@@ -114,3 +114,18 @@ def test_a_loader_that_is_shorter_now_is_refused() -> None:
     take(stream, 8)
     with pytest.raises(DataError, match="8 batches into a pass over a loader that has only 5"):
         BatchStream.over(list(torch.arange(5)), "train").load_state_dict(stream.state_dict())
+
+
+def test_batches_without_samples_are_left_out_and_count_in_the_position() -> None:
+    batches = [torch.arange(n) for n in (0, 3, 0, 0, 4, 0)]
+    stream = BatchStream.over(batches, "train")
+    assert [len(next(stream)) for _ in range(5)] == [3, 4, 3, 4, 3]
+    assert stream.state_dict()["taken"] == 2
+    again = BatchStream.over(batches, "train")
+    again.load_state_dict(stream.state_dict())
+    assert [len(next(again)) for _ in range(3)] == [len(next(stream)) for _ in range(3)] == [4, 3, 4]
+
+
+def test_nothing_but_batches_without_samples() -> None:
+    with pytest.raises(DataError, match="the train loader yields no batch"):
+        next(BatchStream.over([torch.arange(0)] * 2, "train"))

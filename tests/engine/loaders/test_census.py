@@ -90,6 +90,25 @@ def test_an_empty_loader_is_refused(split: str) -> None:
         check_loader([], nn.Linear(1, 2), Lagrangian(AccuracyParity(0.1)), split=split)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_batches_without_samples_say_nothing(split: str, place: int) -> None:
+    x, y, s = torch.zeros(4, 1), torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
+    loader = [(x, y, s)] * 2
+    loader.insert(place, (x[:0], y[:0], s[:0]))
+    check_loader(loader, nn.Linear(1, 2), Lagrangian(EqualizedOdds(0.1)), split=split)
+    with pytest.raises(DataError, match=f"the {split} loader is empty: no batch with samples"):
+        check_loader([(x[:0], y[:0], s[:0])], nn.Linear(1, 2), Lagrangian(EqualizedOdds(0.1)), split=split)
+
+
+def test_inputs_without_targets_are_refused() -> None:
+    x, y, s = torch.zeros(4, 1), torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
+    with pytest.raises(
+        DataError, match=r"a target for each sample of the train data, got .* of shape \(0,\) beside inputs"
+    ):
+        check_loader([(x, y, s), (x, y[:0], s)], nn.Linear(1, 2), Lagrangian(AccuracyParity(0.1)), split="train")
+
+
 @pytest.mark.parametrize("case", ["absent-group", "no-positives", "no-negatives"])
 def test_on_validation_data_the_same_is_a_warning(case: str) -> None:
     constraint, y, s, message = ERRORS[case]

@@ -56,6 +56,21 @@ def test_evaluation_is_that_of_eval_mode_and_leaves_no_trace() -> None:
     assert result.samples == 30
 
 
+def test_batches_without_samples_contribute_nothing() -> None:
+    model, data = mixed_model().train(), batches()
+    empty = tuple(part[:0] for part in data[0])
+    among = [empty, data[0], empty, *data[1:], empty]
+    expected, got = (evaluate(model, d, Lagrangian(AccuracyParity(0.1)), split="test") for d in (data, among))
+    assert (got.accuracy, got.rates, got.verdicts) == (expected.accuracy, expected.rates, expected.verdicts)
+    states = []
+    for loader in (data, among):
+        recalibrate_batch_norm(model, loader, batches=3)
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    with pytest.raises(DataError, match="test loader is empty"):
+        evaluate(model, [empty], Lagrangian(AccuracyParity(0.1)), split="test")
+
+
 def test_an_empty_loader_is_refused() -> None:
     with pytest.raises(DataError, match="test loader is empty"):
         evaluate(mixed_model(), [], Lagrangian(None), split="test")

@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch.utils.data.distributed import DistributedSampler
 
 from ...errors import DataError
+from .empty_batches import has_no_samples
 from .folds import Folds
 from .randomness import generator_states, random_state, set_generator_states, set_random_state
 
@@ -15,7 +16,7 @@ Pass = Callable[[int], Iterable[Any]]
 
 
 class BatchStream:
-    """The batches of pass 0, 1, 2, … over some data.
+    """The batches of pass 0, 1, 2, … over some data; those without samples are left out.
 
     A position is the random state at the beginning of the pass and the number of batches taken since. Going back
     to it walks the loader up to there again, so that the order of a shuffled pass is the same one.
@@ -73,16 +74,22 @@ class BatchStream:
             DataError: If a pass has none.
         """
         if self._start is not None:
-            batch = next(self._batches, self)
+            batch = self._next_of_this_pass()
             if batch is not self:
-                self._taken += 1
                 return batch
         self._begin(self._number + 1)
-        batch = next(self._batches, self)
+        batch = self._next_of_this_pass()
         if batch is self:
             raise DataError(self._empty)
-        self._taken = 1
         return batch
+
+    def _next_of_this_pass(self) -> Any:
+        """``self`` at its end. What is left out counts as taken."""
+        for batch in self._batches:
+            self._taken += 1
+            if not has_no_samples(batch):
+                return batch
+        return self
 
     def state_dict(self) -> dict[str, Any]:
         """The position; the loader's own generators as they are now go with it."""

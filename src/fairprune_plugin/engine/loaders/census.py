@@ -21,6 +21,7 @@ from ...fairness.outputs import Task
 from ...warn import warn_caller
 from ..data_parallel import different_data
 from .batches import check_iterable, missing_sensitive, read_batch
+from .empty_batches import with_samples
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def discover_groups(lagrangian: Lagrangian, labels: list[Labels]) -> None:
 def read_labels(
     loader: Iterable[Any], model: nn.Module, split: str, *, ranks: Ranks = ALONE, limit: int | None = None
 ) -> list[Labels]:
-    """Targets and sensitive attributes of every batch of a loader, and of those of the other ranks.
+    """Targets and sensitive attributes of every batch of a loader that has samples, and of those of the other ranks.
 
     Raises:
         DataError: If there is none, or one lacks the sensitive attribute.
@@ -102,19 +103,24 @@ def read_labels(
     parts = ranks.collect(lambda: _read_labels(islice(loader, limit), model, split))
     labels = [batch for part in different_data(parts, loader, _same_labels) for batch in part]
     if not labels:
-        raise DataError(f"the {split} loader is empty: no batch to train or judge on")
+        raise DataError(f"the {split} loader is empty: no batch with samples to train or judge on")
     return labels
 
 
 def _read_labels(loader: Iterable[Any], model: nn.Module, split: str) -> list[Labels]:
     labels = []
-    for raw in loader:
+    for raw in with_samples(loader):
         batch = read_batch(raw, model)
         if batch.sensitive is None:
             raise missing_sensitive(raw, split)
         if not isinstance(batch.targets, Tensor) or not bool(torch.isfinite(batch.targets).all()):
             what = "NaN or infinite values" if isinstance(batch.targets, Tensor) else type(batch.targets).__name__
             raise DataError(f"expected the targets of the {split} data as a tensor of class ids, got {what}")
+        if not batch.targets.numel():
+            raise DataError(
+                f"expected a target for each sample of the {split} data, got a batch whose targets are of shape "
+                f"{tuple(batch.targets.shape)} beside inputs with samples: check how the loader puts its batches together"
+            )
         # Copies: a loader may fill the same memory with its next batch.
         labels.append(Labels(batch.targets.to("cpu", copy=True), _to_cpu(batch.sensitive)))
     return labels

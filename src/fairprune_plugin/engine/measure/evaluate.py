@@ -17,6 +17,7 @@ from ...fairness.evaluator import Evaluator
 from ...fairness.lagrangian import Lagrangian
 from ..data_parallel import different_data, share_buffers
 from ..loaders.batches import Batch, Forward, check_iterable, default_forward, read_batch
+from ..loaders.empty_batches import with_samples
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def evaluate(
 
     Args:
         model: To be judged.
-        loader: Batches ``(x, y, s)``.
+        loader: Batches ``(x, y, s)``; those without samples are left out.
         lagrangian: Its constraints are judged.
         split: Name of the split.
         forward: ``(model, x) → logits``.
@@ -71,7 +72,7 @@ def evaluate(
 
     def walk() -> None:
         with mode(model, training=False), torch.no_grad():
-            batches = (read_batch(raw, model) for raw in loader)
+            batches = (read_batch(raw, model) for raw in with_samples(loader))
             if in_step:
                 logits_in_step(lagrangian.ranks, batches, lambda inputs: forward(model, inputs), add)
             else:
@@ -152,7 +153,7 @@ def recalibrate_batch_norm(
                 norm.reset_running_stats()
                 norm.momentum = None  # cumulative mean
                 norm.training = True
-            for number, raw in enumerate(loader):
+            for number, raw in enumerate(with_samples(loader)):
                 if number >= batches:
                     break
                 forward(model, read_batch(raw, model).inputs)
