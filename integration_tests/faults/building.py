@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -290,6 +291,31 @@ add(
     "",
     _parametrized_beside,
     left=Left("it is trained as it is", lambda *_: None),
+)
+
+
+class TwoHeads(SmallMLP):
+    """A second head beside the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aux = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        h = self.fc2(torch.relu(self.bn1(self.fc1(x)))).relu()
+        return self.head(h), self.aux(h)
+
+
+def _one_head(scene: Scene) -> None:
+    model = TwoHeads()
+    scene.build(model=model, ignored_layers=[model.head], forward_fn=lambda model, x: model(x)[0], self_check=True)
+
+
+add(
+    "several heads, of which `forward_fn` returns one",
+    UnsupportedModelError,
+    "Let forward_fn of the pruner return all outputs",
+    _one_head,
 )
 
 
