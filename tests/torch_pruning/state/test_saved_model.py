@@ -346,11 +346,20 @@ def test_lazy_layers_must_have_their_sizes(tmp_path: Path) -> None:
     assert torch.equal(load_pruned(dense, tmp_path / "a.safetensors", rows()).eval()(rows()), model.eval()(rows()))
 
 
+def test_a_dtype_that_the_format_does_not_know_is_named(tmp_path: Path) -> None:
+    model, pruner = pruned_mlp()
+    model.register_buffer("spectrum", torch.zeros(3, dtype=torch.complex128))
+    with pytest.raises(ConfigError, match=r"cannot hold values of torch\.complex128.*view_as_real"):
+        save_pruned(model, pruner, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file(MLP().state_dict(), path)
-    with pytest.raises(ConfigError, match="was not written by save_pruned"):
+    with pytest.raises(ConfigError, match=r"^\S+ was not written by save_pruned") as raised:
         load_pruned(MLP(), path, rows())
+    assert "not a safetensors file" not in str(raised.value)
     torch.save(MLP().state_dict(), path)
     with pytest.raises(ConfigError, match="is not a safetensors file"):
         load_pruned(MLP(), path, rows())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fairprune_plugin import AccuracyParity
 from fairprune_plugin.errors import UnsupportedModelError
 from fairprune_plugin.torch_pruning import BiFPPruner
-from fairprune_plugin.torch_pruning.trial.unseen_layers import unseen_layers
+from fairprune_plugin.torch_pruning.trial.unseen_layers import unseen_layer_that_fails
 
 Pack = Callable[[Tensor, Tensor], Any]
 
@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[Pack, Callable[[Any], Tensor]]] = {
 def test_a_head_that_forward_fn_leaves_out_is_named(kind: str) -> None:
     pack, pick = KINDS[kind]
     model = TwoHeads(pack)
-    with pytest.raises(UnsupportedModelError, match=r"^aux run .* differ at b .*Let forward_fn .* return all outputs"):
+    with pytest.raises(UnsupportedModelError, match=r"^aux runs .* differ at b .*Let forward_fn .* return all outputs"):
         BiFPPruner(
             model, rows(), pruning_ratio=0.5, ignored_layers=[model.fc], forward_fn=lambda model, x: pick(model(x))
         )
@@ -71,10 +71,30 @@ def test_with_all_outputs_it_is_pruned_as_the_message_says(kind: str) -> None:
     assert len(all_outputs(model.eval(), rows())) == 2
 
 
-def test_only_layers_that_run_count_and_modes_come_back() -> None:
+class Innocent(nn.Module):
+    """A head that reads the inputs alone, and a softmax over features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.fc, self.aux = nn.Linear(6, 16), nn.Linear(16, 12), nn.Linear(12, 2), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.fc(self.b(self.a(x).softmax(-1)).relu()), self.aux(x)
+
+
+def test_a_head_that_loses_nothing_is_not_accused() -> None:
+    torch.manual_seed(0)  # with others all units before the second layer may be silent, and nothing is inexact
+    model = Innocent()
+    with pytest.raises(UnsupportedModelError, match=r"a softmax over pruned features.*: a \(with b\)") as raised:
+        BiFPPruner(model, rows(), pruning_ratio=0.5, ignored_layers=[model.fc], forward_fn=lambda model, x: model(x)[0])
+    assert "aux" not in str(raised.value)
+
+
+def test_only_a_layer_that_cannot_run_counts() -> None:
     model = TwoHeads(KINDS["tuple"][0])
     graph = tp.DependencyGraph().build_dependency(model, rows(), forward_fn=lambda model, x: model(x)[0], verbose=False)
-    model.train()
-    assert unseen_layers(model, graph, lambda: model(rows())) == ["aux"]
-    assert all(module.training for module in model.modules())
-    assert not any(module._forward_hooks for module in model.modules())
+    assert unseen_layer_that_fails(model, graph, lambda: model(rows())) is None
+    assert unseen_layer_that_fails(model, graph, lambda: model(rows()[:, :5])) is None  # a stops, which is in the graph
+    graph.get_pruning_group(model.b, tp.prune_linear_out_channels, [0, 1]).prune()
+    assert unseen_layer_that_fails(model, graph, lambda: model(rows())) == "aux"
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

@@ -118,6 +118,11 @@ def save_pruned(model: nn.Module, source: Any, path: str | os.PathLike[str]) -> 
     try:
         with atomically(Path(path)) as unfinished:
             _safetensors().torch.save_file(tensors, unfinished, metadata=metadata)
+    except KeyError as error:  # of its table of dtypes
+        raise ConfigError(
+            f"safetensors files cannot hold values of {error}, which are in the model's state: convert them first "
+            "(complex ones with torch.view_as_real)"
+        ) from error
     except (OSError, _safetensors().SafetensorError) as error:
         size = sum(value.nbytes for value in tensors.values()) / 1e6
         raise ConfigError(
@@ -230,13 +235,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with _safetensors().safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             record = json.loads(metadata.get(KEY, "null"))
-            if not isinstance(record, dict) or record.get("format") != FORMAT:
-                raise ConfigError(
-                    f"{path} was not written by save_pruned ({FORMAT!r}): it holds weights, but not how the model was pruned"
-                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (_safetensors().SafetensorError, ValueError) as error:
         raise ConfigError(f"{path} is not a safetensors file, or not a whole one ({error})") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ConfigError(
+            f"{path} was not written by save_pruned ({FORMAT!r}): it holds weights, but not how the model was pruned"
+        )
     if metadata.get(SEAL) != digest(record, tensors):
         raise ConfigError(
             f"{path} is damaged: what is in it is not what save_pruned wrote (its {SEAL} digest differs); copy it anew from "

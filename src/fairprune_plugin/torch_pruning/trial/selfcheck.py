@@ -17,7 +17,7 @@ from ..channels.example import Example
 from ..channels.grouping import HostGroup
 from ..removal.removal import HeadDims, pruning_groups
 from .twin import Twin
-from .unseen_layers import unseen_layers
+from .unseen_layers import unseen_layer_that_fails
 
 MOST_GROWTH = 1e3
 TOLERANCE = 1e-3  # relative; exact architectures agree to 1e-6, inexact ones are wrong by more than 1e-2
@@ -148,26 +148,25 @@ def check(rebuild: Callable[[], tuple[Any, list[HostGroup], Run]]) -> None:
             copy on the example inputs for its output tensors.
 
     Raises:
-        UnsupportedModelError: Naming the groups that are not exact and their layers; or if a copy cannot be run, or has
-            layers that the graph does not see.
+        UnsupportedModelError: Naming the groups that are not exact and their layers; or if a copy cannot be run, or a
+            layer that the graph does not see reads channels that would go.
     """
     pruner, groups, run = rebuild()
     if masked_equals_pruned(pruner, groups, range(len(groups)), run, seed=0):
         return
+    unseen = unseen_layer_that_fails(pruner.model, pruner.DG, run)
     guilty = []
     for index, group in enumerate(groups):
         pruner, copies, run = rebuild()
         if not masked_equals_pruned(pruner, copies, [index], run, seed=index):
             guilty.append(f"{group.channels.name} (with {', '.join(group.channels.layers[1:5])})")
     names = "; ".join(guilty) if guilty else "all groups together"
-    pruner, _, run = rebuild()
-    unseen = unseen_layers(pruner.model, pruner.DG, run)
-    if unseen:
+    if unseen is not None:
         raise UnsupportedModelError(
-            f"{', '.join(unseen[:5])} run in the forward pass, but the pruner's trace does not see what comes of it (an "
-            "output that forward_fn leaves out, or a detach()), so that nobody would remove the channels that are read there; "
+            f"{unseen} runs in the forward pass, but the pruner's trace does not see what comes of it (an "
+            "output that forward_fn leaves out, or a detach()), so that nobody would remove the channels read there; "
             f"masked and pruned models differ at {names}. Let forward_fn of the pruner return all outputs, as a tuple of "
-            "tensors (fit has a forward= of its own, which picks the logits), or add the layers that differ to ignored_layers"
+            "tensors (fit has a forward= of its own, to pick logits), or add the layers that differ to ignored_layers"
         )
     raise UnsupportedModelError(
         "for this architecture a masked channel is not the same as a pruned one (a softmax over pruned features, "

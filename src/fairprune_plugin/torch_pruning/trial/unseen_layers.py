@@ -7,16 +7,17 @@ from typing import Any
 
 from torch import nn
 
-from ...engine.measure.evaluate import mode
 
-
-def unseen_layers(model: nn.Module, graph: Any, run: Callable[[], object]) -> list[str]:
-    """Names of layers with parameters of their own that a forward pass calls and that are not in the graph.
+def unseen_layer_that_fails(model: nn.Module, graph: Any, run: Callable[[], object]) -> str | None:
+    """The layer outside of the graph that a forward pass stops at: its inputs were removed, and it does not know.
 
     Args:
-        model: The graph is of.
-        graph: A ``tp.DependencyGraph``.
+        model: With fewer channels than it had.
+        graph: The ``tp.DependencyGraph`` by which they were removed.
         run: Runs the model once.
+
+    Returns:
+        Its name in ``named_modules()``; ``None`` if the model runs, or stops elsewhere.
     """
     candidates = {
         layer: name
@@ -26,12 +27,14 @@ def unseen_layers(model: nn.Module, graph: Any, run: Callable[[], object]) -> li
         # a parameter may be in the graph by itself
         and not any(parameter in graph.module2node for parameter in layer.parameters(recurse=False))
     }
-    called: set[nn.Module] = set()
-    handles = [layer.register_forward_hook(lambda module, *_: called.add(module)) for layer in candidates]
+    inside: list[nn.Module] = []
+    handles = [layer.register_forward_pre_hook(lambda module, _: inside.append(module)) for layer in candidates]
+    handles += [layer.register_forward_hook(lambda module, *_: inside.remove(module)) for layer in candidates]
     try:
-        with mode(model, training=False):
-            run()
+        run()
+    except Exception:  # whatever a layer says of inputs that are too narrow
+        return candidates[inside[-1]] if inside else None
     finally:
         for handle in handles:
             handle.remove()
-    return [name for layer, name in candidates.items() if layer in called]
+    return None
