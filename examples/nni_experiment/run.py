@@ -24,6 +24,7 @@ from nni.experiment import Experiment
 
 from fairprune_plugin import FairPruneError
 from fairprune_plugin.errors import ConfigError
+from nni_experiment import tuners
 from nni_experiment.results import read_results, table
 from nni_experiment.settings import SEARCH_SPACE, Settings, pair
 
@@ -36,7 +37,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=12, help="default: %(default)s")
-    parser.add_argument("--tuner", default="TPE", help="of NNI: TPE (default), Random, GridSearch, …")
+    parser.add_argument("--tuner", default="TPE", help=f"of NNI: {', '.join(tuners.TAKES)} (default: %(default)s)")
     parser.add_argument("--concurrency", type=int, default=1, help="trials at a time (default: %(default)s)")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", type=pair, help="fixed parameters; JSON values"
@@ -44,7 +45,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--search-space", type=Path, help="JSON file in NNI's format; default: all of settings.py")
     parser.add_argument("--port", type=int, default=0, help="of NNI's web portal; default: a free one")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds after which the experiment is stopped")
-    parser.add_argument("--seed", type=int, default=0, help="of the tuner")
+    parser.add_argument("--seed", type=int, default=0, help="of the tuners TPE and Random; others have none")
     parser.add_argument("--out", type=Path, default=Path("../out/nni"), help="results.json and NNI's own folders")
     args = parser.parse_args(argv)
     if args.trials < 1 or args.concurrency < 1:
@@ -56,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the experiment; 0 if every trial succeeded."""
     args = arguments(argv)
     try:
+        args.tuner = tuners.named(args.tuner)
         space = search_space(args.search_space, dict(args.set))
+        tuners.check(args.tuner, args.seed, space)
         args.out.mkdir(parents=True, exist_ok=True)
     except (FairPruneError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -137,9 +140,7 @@ def configured(args: argparse.Namespace, space: dict[str, Any]) -> Experiment:
     config.trial_concurrency = args.concurrency
     config.max_trial_number = args.trials
     config.tuner.name = args.tuner
-    config.tuner.class_args = {} if args.tuner == "GridSearch" else {"seed": args.seed}
-    if args.tuner == "TPE":
-        config.tuner.class_args["optimize_mode"] = "maximize"
+    config.tuner.class_args = tuners.class_args(args.tuner, args.seed)
     config.log_level = "warning"
     return experiment
 

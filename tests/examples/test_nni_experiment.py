@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,15 +14,16 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
 
 from fairprune_plugin import PrunerConfig
 from fairprune_plugin.errors import ConfigError
 from fairprune_plugin.fairness.evaluation import Evaluation, RateOfGroup
 from fairprune_plugin.fairness.verdict import Verdict
-from nni_experiment import run, trial
+from nni_experiment import run, trial, tuners
 from nni_experiment.objective import metric, objective
 from nni_experiment.results import read_results, table
-from nni_experiment.run import arguments, search_space
+from nni_experiment.run import arguments, configured, search_space
 from nni_experiment.settings import PRUNERS, SEARCH_SPACE, Settings, pair
 
 TOLERANCE = 0.05
@@ -155,6 +158,8 @@ def test_words_without_a_value_are_refused(capsys: pytest.CaptureFixture[str]) -
         (trial.main, ["--set", "batch_size=1000000"], "fewer samples than batch_size"),
         (run.main, ["--set", "sparsity=2"], "sparsity in (0, 1)"),
         (run.main, ["--search-space", "missing.json"], "missing.json"),
+        (run.main, ["--tuner", "GP"], "got 'GP': choose one of TPE, Random, GridSearch, Evolution (with hyperopt"),
+        (run.main, ["--tuner", "Nope"], "got 'Nope': choose one of TPE"),
     ],
 )
 @pytest.mark.skipif(importlib.util.find_spec("xai") is None, reason="the census table ships in the package xai")
@@ -164,6 +169,43 @@ def test_mistakes_end_in_one_line(main: Any, options: list[str], said: str, caps
     assert err.startswith("error: ")
     assert said in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["TPE", "Random", "GridSearch", "Evolution"])
+def test_a_tuner_searches_our_space_for_the_largest_objective(name: str) -> None:
+    """As NNI makes it, of what the experiment says of it."""
+    args = arguments(["--tuner", name.upper(), "--seed", "3"])
+    args.tuner = tuners.named(args.tuner)
+    tuners.check(args.tuner, args.seed, SEARCH_SPACE)
+    said = configured(args, SEARCH_SPACE).config.tuner
+    assert said.name == name
+    tuner = create_builtin_class_instance(said.name, said.class_args, "tuners")
+    tuner.update_search_space(SEARCH_SPACE)
+    for number in range(40):
+        asked = tuner.generate_parameters(number)
+        Settings.merge(asked)
+        tuner.receive_trial_result(number, asked, metric(judged(asked["sparsity"], 0.0)))
+        if name == "Evolution":
+            tuner.num_running_trials += 1
+            tuner.trial_end(number, True)
+    if hasattr(tuner, "optimize_mode"):  # the others do not look at results
+        assert tuner.optimize_mode.value == "maximize"
+    assert said.class_args.get("seed", 3) == 3
+
+
+@pytest.mark.parametrize("name", ["Anneal", "TPE_legacy"])
+def test_tuners_with_a_package_of_their_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tuners.class_args(name, 0) == {"optimize_mode": "maximize"}
+    monkeypatch.setitem(sys.modules, "hyperopt", None)
+    monkeypatch.delitem(sys.modules, "nni.algorithms.hpo.hyperopt_tuner", raising=False)
+    with pytest.raises(ConfigError, match=rf"{name} needs hyperopt: pip install 'nni\[anneal\]', or choose one of TPE"):
+        tuners.check(name, 0, SEARCH_SPACE)
+
+
+def test_a_space_that_a_tuner_cannot_read() -> None:
+    with pytest.raises(ConfigError, match=r"TPE cannot search this space here .*: correct the space, or choose one of"):
+        tuners.check("TPE", 0, {"sparsity": {"_type": "uniform", "_value": [0.5]}})
+    assert logging.root.manager.disable == 0
 
 
 def test_what_is_fixed_is_not_searched(tmp_path: Path) -> None:
