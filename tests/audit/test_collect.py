@@ -163,6 +163,27 @@ def test_wrong_arguments() -> None:
         audit_predictions(X[:, 0], Y, None, AccuracyParity(0.1))
 
 
+@pytest.mark.parametrize("constraint", [AccuracyParity(0.1), None])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda ids: np.ascontiguousarray(ids[::-1])[::-1],
+        lambda ids: ids.astype(ids.dtype.newbyteorder()),
+        lambda ids: ids.astype(np.longdouble),
+    ],
+    ids=["reversed", "another machine's", "longdouble"],
+)
+def test_arrays_that_torch_does_not_take(form: Any, constraint: Any) -> None:
+    logits, y, s, _ = binary(50)
+    given = form(s.numpy())
+    expected = audit_predictions(logits, y, s, constraint, bootstrap=100)
+    assert audit_predictions(logits, y, given, constraint, bootstrap=100).to_dict() == expected.to_dict()
+    found = audit(nn.Identity(), [(logits, y, given)], constraint, bootstrap=100)
+    assert [measure.value for measure in found.groupings[0].measures] == [
+        measure.value for measure in expected.groupings[0].measures
+    ]
+
+
 def test_labels_all_one_class() -> None:
     logits, _, s, _ = binary(50)
     report = audit_predictions(logits, torch.zeros(50).long(), s, EqualOpportunity(0.1), bootstrap=100)

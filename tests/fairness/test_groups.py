@@ -203,6 +203,40 @@ def test_arrays_are_read_like_tensors_and_lists() -> None:
         ids.checked_ids(np.zeros((3, 2)), batch=3, device=cpu)
 
 
+FORMS = {
+    "reversed": lambda ids: np.ascontiguousarray(ids[::-1])[::-1],
+    "every other": lambda ids: np.repeat(ids, 2)[::2],
+    "another machine's": lambda ids: ids.astype(ids.dtype.newbyteorder()),
+    "another machine's floats": lambda ids: ids.astype(np.dtype(np.float64).newbyteorder()),
+    "longdouble": lambda ids: ids.astype(np.longdouble),
+    "half": lambda ids: ids.astype(np.float16),
+    "unsigned": lambda ids: ids.astype(np.uint64),
+    "list of NumPy floats": lambda ids: list(ids.astype(np.float16)),
+    "list of longdoubles": lambda ids: list(ids.astype(np.longdouble)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_arrays_that_torch_does_not_take(form: Any) -> None:
+    ids = np.array([0, 1, 1, 0, 1, 0])
+    given = form(ids)
+    for groups, sensitive in ((Groups.parse(2), given), (Groups.parse({"a": 2}), {"a": given})):
+        assert groups.checked_ids(sensitive, batch=6, device=torch.device("cpu")).tolist() == ids.tolist()
+
+
+@pytest.mark.filterwarnings("error")
+def test_read_only_arrays() -> None:
+    ids = np.array([0, 1])
+    ids.setflags(write=False)
+    assert Groups.parse(2).checked_ids(ids, batch=2, device=torch.device("cpu")).tolist() == [0, 1]
+
+
+def test_ids_that_do_not_fit() -> None:
+    large = np.array([2**63 + 5], dtype=np.uint64)
+    with pytest.raises(DataError, match="expected group ids that fit 64 bits, got 9223372036854775813"):
+        Groups.parse(2).checked_ids(large, batch=1, device=torch.device("cpu"))
+
+
 @pytest.mark.parametrize("names", [(True, False), (False, True), ("True", "False")], ids=str)
 @pytest.mark.parametrize("form", [list, torch.tensor, lambda flags: [str(flag) for flag in flags]])
 def test_flags_are_the_groups_called_so(names: Any, form: Any) -> None:

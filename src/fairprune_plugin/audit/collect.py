@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..engine.loaders.batches import Forward, missing_sensitive, read_batch
 from ..engine.measure.evaluate import mode
 from ..errors import DataError
+from ..fairness.arrays import is_numeric, tensor_of
 from ..fairness.one_hot import one_hot_notes
 from ..fairness.outputs import Outputs
 from ..warn import warn_caller
@@ -121,7 +122,9 @@ def collect(
                 empty += 1
                 continue
             if not isinstance(batch.targets, Tensor):
-                raise DataError(f"expected targets as a tensor, got {type(batch.targets).__name__}")
+                raise DataError(
+                    f"expected targets as a tensor, got {type(batch.targets).__name__}: use torch.as_tensor"
+                )
             # Copies: a loader may fill the same memory with its next batch.
             targets.append(batch.targets.cpu().clone())
             sensitive.append(copy.deepcopy(batch.sensitive))
@@ -176,7 +179,7 @@ def on_cpu(sensitive: Any) -> Any:
     if isinstance(sensitive, Mapping):
         return {key: on_cpu(value) for key, value in sensitive.items()}
     if isinstance(sensitive, np.ndarray):
-        return torch.from_numpy(sensitive) if sensitive.dtype.kind in "biuf" else sensitive.tolist()
+        return tensor_of(sensitive) if is_numeric(sensitive) else sensitive.tolist()
     return sensitive
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..checks import shown
 from ..errors import DataError
+from .arrays import is_numeric, tensor_of
 from .attribute import LARGEST_ID, Attribute
 
 
@@ -47,13 +48,11 @@ def attribute_columns(
 def _listed_ids(column: Any, device: torch.device) -> Any:
     """A list or array of whole numbers means what a tensor of them means; an array of names is a list of names."""
     if isinstance(column, np.ndarray):
-        numeric = column.dtype.kind in "biuf"
-        column = torch.as_tensor(column, device=device) if numeric else column.tolist()
+        column = tensor_of(column).to(device) if is_numeric(column) else column.tolist()
     if isinstance(column, list | tuple):
         column = [value.item() if isinstance(value, Tensor) and value.dim() == 0 else value for value in column]
-        if any(isinstance(value, float) for value in column) and all(
-            isinstance(value, numbers.Real) for value in column
-        ):
+        integral = all(isinstance(value, numbers.Integral) for value in column)
+        if not integral and all(isinstance(value, numbers.Real) for value in column):
             return torch.tensor([float(value) for value in column], device=device, dtype=torch.float64)
     if isinstance(column, list) and all(isinstance(value, numbers.Integral) for value in column):
         column = [int(value) for value in column]
