@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -109,6 +110,33 @@ def test_scheduled_by_agp_or_linear(cls: Any, granularity: str) -> None:
             assert seen[3 * time - 1] == pytest.approx(1 - int(size * ratio + 1e-6) / size)
             assert seen[3 * time - 2] < 1 or time == 1
     assert same_when_unwrapped(outer, model)
+
+
+@pytest.mark.parametrize("cls", [AGPPruner, LinearPruner])
+@pytest.mark.parametrize("after_another", [False, True])
+def test_a_second_run_of_agp_or_linear(cls: Any, after_another: bool) -> None:
+    """Masks and weights of the first run stay; a quantizer may go on with them, as often as it likes."""
+    model = network()
+    found = evaluator(model)
+    if after_another:
+        first = L1NormPruner(model, [{"op_names": ["0"], "sparse_ratio": 0.25}], found)
+        first.compress(None, None)
+        inner = BiFPPruner.from_compressor(first, config(), **FAIR)
+    else:
+        inner = BiFPPruner(model, config(), found, **FAIR)
+    outer = cls(inner, interval_steps=2, total_times=4)
+    _, masks = outer.compress(10, None)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(TrainingStateError, match="this pruner has been trained already"):
+        outer.compress(10, None)
+    assert found.model is None
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(outer.get_masks()["3"]["weight"], masks["3"]["weight"])
+    quantised = [{"op_names": ["3"], "target_names": ["weight"], "quant_dtype": "int8", "granularity": "default"}]
+    quantizer = QATQuantizer.from_compressor(outer, quantised)
+    for _ in range(2):
+        quantizer.compress(10, None)
+    assert torch.equal(outer.get_masks()["3"]["weight"], masks["3"]["weight"])
 
 
 def test_agp_that_ends_with_its_last_goal() -> None:

@@ -24,6 +24,7 @@ from ..masks.saliency import group_magnitude
 from ..warn import warn_caller
 from . import config_list as configs
 from .capture import Field
+from .compressors import target_count
 from .evaluator_checks import check_evaluator
 from .goals import SparseGoals
 from .graph import as_config_error, check_unwrapped
@@ -127,6 +128,7 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
             raise
         self.engine: BiLevelEngine | None = None
         self._done = False
+        self._targets = target_count(self.bound_model)
 
     def _bind_weights(self) -> None:
         """Reads the live parameters; a compressor that wraps a layer later on makes new ones."""
@@ -246,7 +248,9 @@ class BiFPPruner(Measuring, ScheduledPruner):  # type: ignore[misc]
         self._fusion_compress(max_steps, max_epochs)
 
     def _fuse_preprocess(self, evaluator: Any) -> None:
-        if self._done:  # another compressor goes on with the model: the masks are final and NNI applies them
+        # Another compressor may go on with the model: the masks are final and NNI applies them. A second run of the pruner
+        # around this one, with no other compressor, would train without mask and constraint.
+        if self._done and target_count(self.bound_model) > self._targets:
             return
         with unbound_on_error(evaluator):
             self._check_untrained()
