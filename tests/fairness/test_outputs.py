@@ -95,9 +95,10 @@ ERRORS = {
     "label-class-2": (torch.zeros(2, 3), torch.full((2, 3), 2), r"in \[0, 2\)"),
     "scalar-target": (torch.zeros(1), torch.tensor(1), "expected targets of shape"),
     "binary-target-2": (torch.zeros(2), torch.tensor([0, 2]), r"in \[0, 2\)"),
-    "plus-minus-one": (torch.zeros(2), torch.tensor([-1, 1]), r"in \[0, 2\)"),
-    "class-too-high": (torch.zeros(2, 3), torch.tensor([0, 3]), r"in \[0, 3\)"),
-    "ignore-index": (torch.zeros(2, 3), torch.tensor([0, -100]), r"in \[0, 3\)"),
+    "plus-minus-one": (torch.zeros(2), torch.tensor([-1, 1]), r"in \[0, 2\).*number the classes from 0"),
+    "class-too-high": (torch.zeros(2, 3), torch.tensor([0, 3]), r"in \[0, 3\).*number of logits must match"),
+    "ignore-index": (torch.zeros(2, 3), torch.tensor([0, -100]), r"in \[0, 3\).*Leave samples without a label"),
+    "label-to-ignore": (torch.zeros(1, 2), torch.tensor([[1, -100]]), r"in \[0, 2\).*Leave samples without a label"),
     "fraction": (torch.zeros(2), torch.tensor([0.0, 0.5]), "not whole numbers"),
     "nan": (torch.zeros(2), torch.tensor([0.0, float("nan")]), "not whole numbers"),
     "infinite": (torch.zeros(2), torch.tensor([0.0, float("inf")]), "not whole numbers"),
@@ -109,6 +110,14 @@ ERRORS = {
 def test_unusable_batches_are_refused(logits: torch.Tensor, targets: torch.Tensor, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Outputs.parse(logits, targets)
+
+
+def test_what_the_error_says_of_samples_without_a_label_works() -> None:
+    logits, targets = torch.randn(4, 3), torch.tensor([0, -100, 2, 1])
+    there = targets >= 0
+    outputs = Outputs.parse(logits[there], targets[there])
+    ignoring = torch.nn.functional.cross_entropy(logits, targets)
+    torch.testing.assert_close(outputs.losses().mean(), ignoring)
 
 
 class TestLabels:

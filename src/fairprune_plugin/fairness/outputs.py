@@ -137,6 +137,16 @@ class Outputs:
         return losses.mean(dim=1) if losses.dim() == 2 else losses
 
 
+def _fix(low: int) -> str:
+    """What to do about targets out of range, the lowest of which is this one."""
+    if low >= 0:
+        return "the number of logits must match the number of classes (one or two logits mean a binary task)"
+    return (
+        "a negative number is no class. Leave samples without a label (such as -100, the ignore_index of torch's losses) "
+        "out of the batch, with their logits and group ids, as no rate can count them; number the classes from 0"
+    )
+
+
 def _class_ids(targets: Tensor, num_classes: int) -> Tensor:
     ids = targets.long()
     if targets.is_floating_point():
@@ -154,7 +164,7 @@ def _class_ids(targets: Tensor, num_classes: int) -> Tensor:
         (low < 0) | (high >= num_classes),
         lambda: DataError(
             f"expected targets in [0, {num_classes}) for these logits, got values in [{int(low)}, {int(high)}]: "
-            "the number of logits must match the number of classes (one or two logits mean a binary task)"
+            + _fix(int(low))
         ),
     )
     return ids.clamp(
