@@ -24,7 +24,11 @@ def step(number: int, loss: float = 0.5, *trackers: ConstraintTracker) -> StepRo
     return StepRow(number, mask_step=number % 2 == 0, progress=0.25, loss=torch.tensor(loss), trackers=trackers)
 
 
-def evaluation(number: int, gap: float = 0.2) -> HistoryRow:
+def evaluation(number: int, gap: float = 0.2, *titles: str) -> HistoryRow:
+    """One constraint, or one for each title, whose gaps are ``gap``, ``gap + 1``, …"""
+    names = titles or ("a by b:c",)
+    gaps = tuple(gap + index for index in range(len(names)))
+    of_each = ((1.0,),) * len(names)
     return HistoryRow(
-        number, 1.0, 0.5, 0.9, (gap,), ((1.0,),), (0.3,), feasible=True, at_target=True, constraints=("a by b:c",)
+        number, 1.0, 0.5, 0.9, gaps, of_each, (0.3,) * len(names), feasible=True, at_target=True, constraints=names
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +54,58 @@ def test_rows_go_to_the_active_run(mlflow: Recorded) -> None:
     assert mlflow.logged[2][2]["validation/gap/a by b_c"] == 0.2, "MLflow takes no colon in a name"
 
 
+TITLES = (
+    "parity by Größe",
+    "parity by 性别",
+    "parity by 年龄",
+    "parity by a:b",
+    "parity by a;b",
+    "parity by a_b",
+    "parity by sex × age",
+    "parity by 🙂",
+    "parity by 🙃",
+    "parity by a/../b",
+    "parity by /b/",
+    f"parity by {'long' * 80}1",
+    f"parity by {'long' * 80}2",
+    "accuracy",
+)
+
+
+def test_every_constraint_has_a_name_of_its_own(mlflow: Recorded) -> None:
+    writer = MLflowWriter(run_id="mine")
+    writer.on_evaluation(evaluation(1, 0.0, *TITLES))
+    _, _, first = mlflow.logged[0]
+    found = {value: name.removeprefix("validation/gap/") for name, value in first.items() if "/gap/" in name}
+    assert [found[float(index)] for index in range(len(TITLES))] == [
+        "parity by Größe",
+        "parity by 性别",
+        "parity by 年龄",
+        "parity by a_b -2",
+        "parity by a_b -3",
+        "parity by a_b",
+        "parity by sex x age",
+        "parity by _",
+        "parity by _ -2",
+        "parity by a_.._b",
+        "parity by _b_",
+        f"parity by {'long' * 80}"[:200],
+        f"parity by {'long' * 80}"[:200] + " -2",
+        "accuracy",
+    ]
+    assert first["validation/accuracy"] == 0.9
+
+
+def test_a_gap_that_is_undefined_moves_no_number(mlflow: Recorded) -> None:
+    writer = MLflowWriter(run_id="mine")
+    for undefined in (0, 1):
+        row = evaluation(1, 0.0, "by a:b", "by a;b")
+        gaps = tuple(math.nan if index == undefined else gap for index, gap in enumerate(row.gaps))
+        writer.on_evaluation(dataclasses.replace(row, gaps=gaps))
+    names = [[name for name in metrics if "/gap/" in name] for _, _, metrics in mlflow.logged]
+    assert names == [["validation/gap/by a_b -2"], ["validation/gap/by a_b"]]
+
+
 def test_a_run_by_its_id(mlflow: Recorded) -> None:
     MLflowWriter(run_id="other").on_evaluation(evaluation(1))
     assert mlflow.logged[0][0] == "other"
@@ -78,9 +132,11 @@ def test_the_real_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             writer = MLflowWriter()
             writer.on_step(step(1, 0.5, tracker()))
             writer.on_evaluation(evaluation(2))
+            writer.on_evaluation(evaluation(3, 0.0, *TITLES))
         history = real.MlflowClient().get_metric_history(run.info.run_id, "train/loss")
         found = real.get_run(run.info.run_id).data.metrics
     finally:
         real.set_tracking_uri(before)
     assert [(item.step, item.value) for item in history] == [(1, 0.5)]
     assert found["validation/gap/a by b_c"] == 0.2
+    assert {value for name, value in found.items() if "/gap/parity" in name} == set(range(len(TITLES) - 1))
