@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
+import nni
 from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
 
 from fairprune_plugin.errors import ConfigError
 
 # Those that take words as choices and several parameters. Not among them: GP, Metis, DNGO and Batch take numbers or a single
 # parameter; PPO, RegularizedEvolutionTuner and NetworkMorphism search architectures; PBT, Hyperband and BOHB hand a trial
-# checkpoints or a budget, which it does not know; SMAC's packages are not made for the Pythons that we run on.
+# checkpoints or a budget, which it does not know; SMAC was not tried.
+# The annealing of hyperopt 0.1.2, which NNI asks for, fails on NumPy 2.4 once it has a result: `check` says so.
 TAKES = {
     "TPE": ("optimize_mode", "seed"),
     "Random": ("seed",),
@@ -44,7 +47,8 @@ def class_args(name: str, seed: int) -> dict[str, Any]:
 
 
 def check(name: str, seed: int, space: dict[str, Any]) -> None:
-    """Asks the tuner for parameters once, here: in an experiment its failure is a line in a log, and trials never come.
+    """Asks the tuner for parameters, here, and again after a result, as only then some look at what they were told: in an
+    experiment a failure is a line in a log, and trials never come.
 
     Raises:
         ConfigError: If it lacks a package, or cannot search this space.
@@ -54,7 +58,9 @@ def check(name: str, seed: int, space: dict[str, Any]) -> None:
     try:
         tuner = create_builtin_class_instance(name, class_args(name, seed), "tuners")
         tuner.update_search_space(space)
-        tuner.generate_parameters(0)
+        tuner.receive_trial_result(0, tuner.generate_parameters(0), 0.0)
+        with contextlib.suppress(nni.NoMoreTrialError):  # of a space with one choice
+            tuner.generate_parameters(1)
     except ModuleNotFoundError as error:
         raise ConfigError(f"the tuner {name} needs {error.name}: pip install 'nni[anneal]', or {_choices()}") from error
     except Exception as error:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from nni.algorithms.hpo.random_tuner import RandomTuner
 from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
 
 from fairprune_plugin import PrunerConfig
@@ -206,6 +207,32 @@ def test_a_space_that_a_tuner_cannot_read() -> None:
     with pytest.raises(ConfigError, match=r"TPE cannot search this space here .*: correct the space, or choose one of"):
         tuners.check("TPE", 0, {"sparsity": {"_type": "uniform", "_value": [0.5]}})
     assert logging.root.manager.disable == 0
+
+
+def test_a_tuner_that_fails_once_it_has_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As hyperopt's annealing does on recent versions of NumPy."""
+
+    class Failing(RandomTuner):  # type: ignore[misc]
+        told = False
+
+        def receive_trial_result(self, *_args: Any, **_more: Any) -> None:
+            self.told = True
+
+        def generate_parameters(self, *args: Any, **more: Any) -> Any:
+            if self.told:
+                raise TypeError("only 0-dimensional arrays")
+            return super().generate_parameters(*args, **more)
+
+    monkeypatch.setattr(tuners, "create_builtin_class_instance", lambda *_: Failing(seed=0))
+    with pytest.raises(
+        ConfigError, match=r"Anneal cannot search this space here \(TypeError: only 0-dimensional arrays\)"
+    ):
+        tuners.check("Anneal", 0, SEARCH_SPACE)
+
+
+@pytest.mark.parametrize("name", ["TPE", "Random", "GridSearch", "Evolution"])
+def test_a_space_with_one_choice_is_searched(name: str) -> None:
+    tuners.check(name, 0, {"pruner": {"_type": "choice", "_value": ["bifp"]}})
 
 
 def test_what_is_fixed_is_not_searched(tmp_path: Path) -> None:

@@ -39,6 +39,31 @@ def test_the_file_runs_in_onnxruntime_for_any_batch_size(tmp_path: Path) -> None
     torch.testing.assert_close(torch.from_numpy(logits), model(**more)["logits"].detach())
 
 
+class Classes(nn.Module):
+    """Answers with classes and flags, with ``wrong`` ones while it is looked at."""
+
+    def __init__(self, *, wrong: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.wrong = wrong
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores: Tensor = self.layer(x)
+        scores = -scores if self.wrong and torch.compiler.is_exporting() else scores
+        return scores.argmax(1), scores > 0
+
+
+def test_classes_are_compared_exactly(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path, x = tmp_path / "model.onnx", torch.randn(6, 3)
+    assert export_onnx(Classes(wrong=False), x, path, dynamic_batch=True) == 0
+    path.unlink()
+    with pytest.raises(UnsupportedModelError, match="output 0 of onnxruntime differs from the model in 6 of 6 whole"):
+        export_onnx(Classes(wrong=True), x, path)
+    assert not path.exists()
+
+
 def test_a_failure_leaves_the_older_file(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

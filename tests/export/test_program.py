@@ -100,6 +100,30 @@ def test_a_program_that_answers_otherwise_is_refused() -> None:
         export_program(Pretender(), torch.randn(4, 6))
 
 
+class Classifier(nn.Module):
+    """Answers with scores and classes, or with classes alone; ``wrong`` ones while it is looked at."""
+
+    def __init__(self, *, alone: bool, wrong: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.alone, self.wrong = alone, wrong
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        scores: Tensor = self.layer(x)
+        ids = (-scores if self.wrong and torch.compiler.is_exporting() else scores).argmax(1)
+        return ids if self.alone else (scores, ids)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_classes_are_compared_exactly(alone: bool) -> None:
+    x = torch.randn(8, 6)
+    export_program(Classifier(alone=alone, wrong=False), x, dynamic_batch=True)
+    with pytest.raises(
+        UnsupportedModelError, match=r"output [01] of the exported program differs from the model in 8 of 8"
+    ):
+        export_program(Classifier(alone=alone, wrong=True), x)
+
+
 def test_hidden_channels_are_not_exported() -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3))
     model[1].register_forward_hook(KeptStatistics(torch.arange(8) < 4))

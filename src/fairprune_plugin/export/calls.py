@@ -34,15 +34,21 @@ def arguments_of(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def answers(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """All floating-point tensors a model returns, in eval mode and without gradients."""
+    """All tensors a model returns, as :func:`tensors` has them, in eval mode and without gradients."""
     with mode(model, training=False), torch.no_grad():
-        return floats(model(*args, **kwargs))
+        return tensors(model(*args, **kwargs))
 
 
-def floats(outputs: Any) -> list[Tensor]:
-    """The floating-point tensors among the outputs, on the CPU."""
-    leaves = tree_leaves(outputs)
-    return [leaf.detach().cpu().float() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+def tensors(outputs: Any) -> list[Tensor]:
+    """The tensors among the outputs, on the CPU: floating-point numbers as float32, complex ones as pairs ``(…, 2)`` of
+    them, whole numbers and truth values as they are."""
+    return [_comparable(leaf.detach().cpu()) for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _comparable(output: Tensor) -> Tensor:
+    if output.is_complex():
+        return torch.view_as_real(output.resolve_conj()).float()
+    return output.float() if output.is_floating_point() else output
 
 
 def batch_axes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -77,18 +83,24 @@ def fewer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...
 
 
 def difference(expected: Sequence[Tensor], got: Iterable[Tensor], what: str, tolerance: float) -> float:
-    """Largest absolute difference over all outputs.
+    """Largest absolute difference over all floating-point outputs.
 
     Raises:
-        UnsupportedModelError: If it exceeds ``tolerance`` times the largest expected value, or shapes differ.
+        UnsupportedModelError: If it exceeds ``tolerance`` times the largest expected value, if any whole number or truth
+            value differs, or if shapes do.
     """
     others = list(got)
     if [tuple(e.shape) for e in expected] != [tuple(o.shape) for o in others]:
         raise UnsupportedModelError(
             f"{what} answers with shapes {[tuple(o.shape) for o in others]} instead of {[tuple(e.shape) for e in expected]}"
         )
-    largest = _largest([e - o for e, o in zip(expected, others, strict=True)])
-    scale = _largest(expected)
+    pairs = list(zip(expected, others, strict=True))
+    for number, (own, other) in enumerate(pairs):
+        if not own.is_floating_point():
+            _refuse_other_numbers(own, other, f"output {number} of {what}")
+    floats = [(own, other) for own, other in pairs if own.is_floating_point()]
+    largest = _largest([own - other for own, other in floats])
+    scale = _largest([own for own, _ in floats])
     if not largest <= tolerance * max(scale, 1e-12):
         raise UnsupportedModelError(
             f"{what} differs from the model by {largest:.3g} where the outputs reach {scale:.3g} (tolerated: {tolerance:g} "
@@ -97,7 +109,16 @@ def difference(expected: Sequence[Tensor], got: Iterable[Tensor], what: str, tol
     return largest
 
 
-def _largest(tensors: Sequence[Tensor]) -> float:
+def _refuse_other_numbers(expected: Tensor, got: Tensor, what: str) -> None:
+    wrong = expected.numpy() != got.numpy()  # by value, of whatever width
+    if wrong.any():
+        raise UnsupportedModelError(
+            f"{what} differs from the model in {int(wrong.sum())} of {wrong.size} whole numbers or truth values: do not use "
+            "it; if they are classes whose scores are nearly equal on these example inputs, pass others"
+        )
+
+
+def _largest(values: Sequence[Tensor]) -> float:
     """Largest absolute value of all; NaN if any is."""
-    found = [tensor.abs().max().double() for tensor in tensors if tensor.numel()]
+    found = [tensor.abs().max().double() for tensor in values if tensor.numel()]
     return float(torch.stack(found).amax()) if found else 0.0

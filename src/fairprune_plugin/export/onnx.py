@@ -18,7 +18,7 @@ from ..checks import shown
 from ..engine.measure.evaluate import mode
 from ..engine.storage.atomic import atomically
 from ..errors import ConfigError, MissingHostError
-from .calls import TOLERANCE, answers, difference, fewer
+from .calls import TOLERANCE, answers, difference, fewer, tensors
 from .program import checked_call, not_exportable
 
 
@@ -39,7 +39,8 @@ def export_onnx(
         example_inputs: As they were given to the pruner.
         path: For example ``"pruned.onnx"``. One file; weights are inside.
         dynamic_batch: Whether any batch size shall do (tried with another one); needs two samples or more.
-        tolerance: Largest difference that is accepted, relative to the largest output.
+        tolerance: Largest difference that is accepted, relative to the largest output; whole numbers and truth values
+            among the outputs must be equal.
 
     Returns:
         The largest absolute difference between onnxruntime's outputs and the model's.
@@ -90,15 +91,14 @@ def _file(path: Any) -> Path:
 
 
 def _run(session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     names = [entry.name for entry in session.get_inputs()]
     # The exporter drops inputs that nothing reads; keyword inputs keep their names.
     feed = {name: kwargs[name] for name in names if isinstance(kwargs.get(name), Tensor)} if kwargs else {}
     if len(feed) != len(names):
-        feed = dict(zip(names, tensors, strict=True))
+        feed = dict(zip(names, given, strict=True))
     outputs = session.run(None, {name: tensor.detach().cpu().numpy() for name, tensor in feed.items()})
-    found = [torch.from_numpy(output) for output in outputs]
-    return [output.float() for output in found if output.is_floating_point()]
+    return tensors([torch.from_numpy(output) for output in outputs])
 
 
 @contextlib.contextmanager

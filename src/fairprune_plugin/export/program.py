@@ -14,7 +14,7 @@ from ..checks import flag, number, shown
 from ..engine.measure.evaluate import mode
 from ..errors import ConfigError, UnsupportedModelError
 from ..masks.norms import KeptStatistics
-from .calls import TOLERANCE, answers, arguments_of, batch_axes, check_batch, difference, fewer, floats
+from .calls import TOLERANCE, answers, arguments_of, batch_axes, check_batch, difference, fewer, tensors
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -28,7 +28,8 @@ def export_program(
         model: Pruned: channels removed by ``step()`` or ``fit``, not only hidden.
         example_inputs: As they were given to the pruner.
         dynamic_batch: Whether any batch size shall do (tried with another one); needs two samples or more.
-        tolerance: Largest difference that is accepted, relative to the largest output.
+        tolerance: Largest difference that is accepted, relative to the largest output; whole numbers and truth values
+            among the outputs must be equal.
 
     Returns:
         The program; ``torch.export.save`` writes it, ``.module()`` runs it.
@@ -46,7 +47,7 @@ def export_program(
     run = program.module()
     for call in [(args, kwargs), *([fewer(args, kwargs)] if dynamic_batch else [])]:
         with torch.no_grad():
-            got = floats(run(*call[0], **call[1]))
+            got = tensors(run(*call[0], **call[1]))
         difference(answers(model, *call), got, "the exported program", tolerance)
     return program
 
