@@ -419,15 +419,16 @@ def test_a_finished_folder_gives_the_result_again_without_training(
     [
         (
             {"iterative_steps": 2},
-            {},
-            "earlier run removed channels: build model, optimizer and pruner anew; with the same",
+            {"checkpoint_every": 5},
+            "has removed the channels of 1 rounds already, other ones than the state says",
         ),
+        ({"iterative_steps": 2}, {}, None),
         ({}, {"remove_early": True}, "broken off after 18 of 24 steps.* build model, optimizer and pruner anew"),
     ],
-    ids=["between-rounds", "removed-early"],
+    ids=["before-a-removal", "between-rounds", "removed-early"],
 )
-def test_the_same_objects_after_a_removal_are_refused_for_that_reason(
-    pruner_options: dict[str, Any], fit_options: dict[str, Any], message: str, tmp_path: Path
+def test_the_same_objects_after_a_removal_go_on_or_are_refused_for_that_reason(
+    pruner_options: dict[str, Any], fit_options: dict[str, Any], message: str | None, tmp_path: Path
 ) -> None:
     samples = data(96, 0)
     batches = [samples[i : i + 16] for i in range(0, 96, 16)]
@@ -446,14 +447,19 @@ def test_the_same_objects_after_a_removal_are_refused_for_that_reason(
         return pruner, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     def fit(pruner: BiFPPruner, optimizer: torch.optim.Optimizer, folder: Path | None, **others: Any) -> FitResult:
-        options = {"validation": batches[:2], "epochs": 4, "validate_every": 6, "progress": False, **fit_options}
+        options = {"validation": batches[:2], "epochs": 4, "validate_every": 1, "progress": False}
+        options |= {"checkpoint_every": 6, **fit_options} if folder else {**fit_options, "checkpoint_every": None}
         return pruner.fit(batches, optimizer, checkpoint_dir=folder, **options, **others)
 
+    stop = 13 if "checkpoint_every" in fit_options else 18
     expected = fit(*build(), None).model.state_dict()
     pruner, optimizer = build()
     with pytest.raises(Stopped):
-        fit(pruner, optimizer, tmp_path, on_evaluation=lambda row: fail() if row.step == 18 else None)
+        fit(pruner, optimizer, tmp_path, on_evaluation=lambda row: fail() if row.step == stop else None)
     files = [file.name for file in checkpoints(tmp_path)]
+    if message is None:
+        assert_equal(fit(pruner, optimizer, tmp_path).model.state_dict(), expected)
+        return
     with pytest.raises(TrainingStateError, match=message):
         fit(pruner, optimizer, tmp_path)
     assert [file.name for file in checkpoints(tmp_path)] == files

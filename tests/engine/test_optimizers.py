@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from collections.abc import Callable
@@ -9,10 +10,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim.lr_scheduler import ExponentialLR
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from fairprune_plugin.engine.optimizers import OptimizerWatch, kept_positions, rebuild
+from fairprune_plugin.engine.optimizers import OptimizerWatch, kept_positions, rebuild, refuse_replaced
 from fairprune_plugin.errors import StaleOptimizerError
 
 
@@ -104,25 +106,23 @@ def test_rebuilt_optimizer_steps_as_the_old_one_would_on_what_is_left(make) -> N
     rows, columns = torch.tensor([0, 2, 3]), torch.tensor([0, 2])
     small_weight = nn.Parameter(weight.detach()[rows][:, columns].clone())
     small_bias = nn.Parameter(bias.detach()[rows].clone())
-    new = rebuild(old, {weight: (small_weight, [rows, columns]), bias: (small_bias, [rows])})
-    assert type(new) is type(old)
-    assert [group["params"] for group in new.param_groups] == [[small_weight], [small_bias, other]]
+    own_weight, own_bias, own_other, new = copy.deepcopy((weight, bias, other, old))
+    renewed = {own_weight: (small_weight, [rows, columns]), own_bias: (small_bias, [rows])}
+    assert rebuild(new, renewed) is new
+    assert [group["params"] for group in new.param_groups] == [[small_weight], [small_bias, own_other]]
+    assert set(new.state) == {small_weight, small_bias, own_other}
     for before, after in zip(old.param_groups, new.param_groups, strict=True):
         assert {k: v for k, v in before.items() if k != "params"} == {k: v for k, v in after.items() if k != "params"}
     assert new.defaults["lr"] == 0.1
     start = other.detach().clone()
-    for state in old.state.values():  # both go on here, which a user's cannot; they may share the step count
-        state.update({key: value.clone() for key, value in state.items() if isinstance(value, torch.Tensor)})
     for _ in range(2):
         for parameter in (weight, bias, other):
             parameter.grad = torch.randn_like(parameter)
         small_weight.grad, small_bias.grad = weight.grad[rows][:, columns].clone(), bias.grad[rows].clone()
+        own_other.grad = other.grad.clone()
         new.step()
-        new_other = other.detach().clone()
-        old_other_grad, other.grad = other.grad, None  # `other` is in both: moved once, by the new one
         old.step()
-        other.grad = old_other_grad
-        assert torch.equal(other, new_other)
+    assert torch.equal(other, own_other)
     torch.testing.assert_close(small_weight.detach(), weight.detach()[rows][:, columns])
     torch.testing.assert_close(small_bias.detach(), bias.detach()[rows])
     assert not torch.equal(other, start)
@@ -133,6 +133,99 @@ def test_a_fresh_optimizer_without_state_is_rebuilt_too() -> None:
     new = rebuild(Adam([weight], lr=0.2), {weight: (small, [torch.tensor([0, 1])])})
     step(new)
     assert new.param_groups[0]["lr"] == 0.2
+
+
+class Clipped(SGD):
+    """A user's own: a constructor of another form, and settings that are in no group."""
+
+    def __init__(self, model: nn.Module, max_norm: float) -> None:
+        super().__init__(model.parameters(), lr=0.1, momentum=0.9)
+        self.max_norm, self.steps = max_norm, 0
+
+    def step(self, closure: object = None) -> None:
+        self.steps += 1
+        nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], self.max_norm)
+        super().step()
+
+
+class Around(Optimizer):
+    """One that wraps another and shares its groups, as sharpness-aware minimization does."""
+
+    def __init__(self, base: Optimizer) -> None:
+        super().__init__(base.param_groups, {})
+        self.base = base
+        self.param_groups = base.param_groups
+
+    def step(self, closure: object = None) -> None:
+        self.base.step()
+
+
+def halved(model: nn.Linear) -> dict:
+    """The first row of a layer with two stays."""
+    rows = torch.tensor([0])
+    return {p: (nn.Parameter(p.detach()[rows].clone()), [rows]) for p in model.parameters()}
+
+
+def test_what_belongs_to_an_optimizer_stays() -> None:
+    """Settings, hooks, and what others hold of it: schedulers of any form."""
+    model, counter = nn.Linear(3, 2), Counter()
+    optimizer = Clipped(model, max_norm=0.5)
+    optimizer.register_step_post_hook(lambda *_: counter.count())
+    schedule, group = ExponentialLR(optimizer, 0.5), optimizer.param_groups[0]
+    step(optimizer)
+    calls = counter.calls
+    rebuild(optimizer, halved(model))
+    step(optimizer)
+    schedule.step()
+    assert (optimizer.max_norm, optimizer.steps, counter.calls) == (0.5, 2, 2 * calls)
+    assert optimizer.param_groups[0] is group
+    assert group["lr"] == 0.05
+    assert [tuple(p.shape) for p in group["params"]] == [(1, 3), (1,)]
+
+
+def test_a_wrapped_optimizer_comes_along() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = Around(Adam(model.parameters(), lr=0.1))
+    step(optimizer)
+    moment = optimizer.base.state[model.weight]["exp_avg"].clone()
+    renewed = halved(model)
+    rebuild(optimizer, renewed)
+    small = renewed[model.weight][0]
+    assert torch.equal(optimizer.base.state[small]["exp_avg"], moment[:1])
+    before = small.detach().clone()
+    step(optimizer)
+    assert not torch.equal(small, before)
+
+
+def test_lbfgs_begins_anew_on_the_smaller_model() -> None:
+    model, x = nn.Linear(3, 2), torch.randn(8, 3)
+    optimizer = LBFGS(model.parameters(), lr=0.5)
+
+    def closure() -> torch.Tensor:
+        weight, bias = optimizer.param_groups[0]["params"]
+        optimizer.zero_grad()
+        loss = ((x @ weight.T + bias) ** 2).sum()
+        loss.backward()
+        return loss.detach()
+
+    optimizer.step(closure)
+    rebuild(optimizer, halved(model))
+    before = float(closure())
+    optimizer.step(closure)
+    assert float(closure()) < before or before < 1e-8
+
+
+def test_a_refused_optimizer_steps_again_once_it_is_rebuilt() -> None:
+    model = nn.Linear(3, 2)
+    watch = OptimizerWatch(model.parameters(), lambda: None)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    step(optimizer)
+    watch.stop()
+    with pytest.raises(StaleOptimizerError):
+        refuse_replaced(optimizer)
+    rebuild(optimizer, halved(model))
+    refuse_replaced(optimizer)
+    step(optimizer)
 
 
 def test_kept_positions() -> None:

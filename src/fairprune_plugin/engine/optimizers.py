@@ -1,15 +1,16 @@
-"""The user's optimizer: re-masking after its steps, and replacing it once parameters have become smaller."""
+"""The user's optimizer: re-masking after its steps, and its parameters once they have become smaller."""
 
 from __future__ import annotations
 
-import inspect
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import LBFGS
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 
 from ..checks import shown
 from ..errors import ConfigError, StaleOptimizerError
@@ -18,7 +19,8 @@ from ..shards import is_sharded, spread, whole_of
 # Handles of watches that were garbage collected. Collection can happen in the middle of any optimizer's step, while torch
 # walks its hooks, so they are removed at the next occasion that is ours; until then such a hook does nothing.
 _RETIRED: list[Any] = []
-_STALE: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # whose parameters were replaced
+# Whose parameters were replaced, and the hook that says so.
+_STALE: weakref.WeakKeyDictionary[Optimizer, RemovableHandle] = weakref.WeakKeyDictionary()
 
 
 def _remove_retired() -> None:
@@ -66,65 +68,80 @@ class OptimizerWatch:
         self._handle.remove()
         _remove_retired()
         for optimizer, (_, concerned) in list(self._concerned.items()):
-            if concerned:
-                optimizer.register_step_pre_hook(_refuse)
-                _STALE.add(optimizer)
+            if concerned and optimizer not in _STALE:
+                _STALE[optimizer] = optimizer.register_step_pre_hook(_refuse)
 
 
 def _refuse(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    raise StaleOptimizerError(
-        "this optimizer holds parameters that pruner.step() has replaced by smaller ones: continue with "
-        "optimizer = pruner.rebuild_optimizer(optimizer), or make a new one from model.parameters()"
-    )
+    refuse_replaced(optimizer)
 
 
 def refuse_replaced(optimizer: Optimizer) -> None:
-    """Of a run of ``fit`` that begins.
+    """Of a step that is to be taken, or a run of ``fit`` that begins.
 
     Raises:
-        StaleOptimizerError: For an optimizer whose parameters a removal has replaced, in a run before this one.
+        StaleOptimizerError: For an optimizer whose parameters a removal has replaced.
     """
     if optimizer in _STALE:
         raise StaleOptimizerError(
-            "this optimizer holds parameters that were replaced by smaller ones when an earlier run removed channels: build "
-            "model, optimizer and pruner anew; with the same checkpoint_dir, fit() goes on where that run was"
+            "this optimizer holds parameters that pruner.step() has replaced by smaller ones: continue with "
+            "optimizer = pruner.rebuild_optimizer(optimizer), or make a new one from model.parameters()"
         )
 
 
 def rebuild(optimizer: Optimizer, renewed: Mapping[Tensor, tuple[Tensor, list[Tensor]]]) -> Optimizer:
-    """A new optimizer of the same class for the smaller model, with its settings and its state cut to size.
+    """Makes an optimizer one of the smaller model, in place: whatever refers to it (schedulers, scalers, wrappers, its
+    hooks) or holds its groups goes on with it, and no setting of it can be lost.
 
     Args:
-        optimizer: The one used before channels were removed.
+        optimizer: The one used before channels were removed; optimizers that are attributes of it come along.
         renewed: Old parameter → (new parameter, kept positions along every dimension).
 
     Returns:
-        An optimizer over the new parameters: same groups, learning rates and momenta.
+        The same optimizer over the new parameters: same groups, learning rates and momenta.
 
     Raises:
         ConfigError: For something that is no optimizer.
     """
     if not isinstance(optimizer, Optimizer):
         raise ConfigError(f"expected a torch optimizer to rebuild, got {shown(optimizer)}")
-    groups = []
-    for group in optimizer.param_groups:
-        options = {key: value for key, value in group.items() if key != "params"}
-        groups.append({**options, "params": [renewed[p][0] if p in renewed else p for p in group["params"]]})
-    # Built without __init__ arguments of its own: defaults and groups carry every setting.
-    fresh: Optimizer = type(optimizer)(groups, **_init_options(optimizer))
-    for old, state in optimizer.state.items():
-        new, kept = renewed.get(old, (old, []))
-        fitting = {key: value for key, value in state.items() if _fits(value, old)}
-        if len(fitting) < len(state):
-            # Factored statistics (Adafactor's rows and columns) have no channel to cut: start that state afresh.
-            continue
-        fresh.state[new] = {key: _cut(value, old, kept, new) for key, value in fitting.items()}
-    return fresh
+    concerned = list(_with_its_own(optimizer))
+    states = [_smaller_state(own, renewed) for own in concerned]  # all of it before the first change
+    for own, state in zip(concerned, states, strict=True):
+        for group in own.param_groups:
+            # The list stays: some optimizers (LBFGS) hold on to it.
+            group["params"][:] = [renewed[p][0] if p in renewed else p for p in group["params"]]
+        for old in renewed:
+            own.state.pop(old, None)
+        own.state.update(state)
+        if isinstance(own, LBFGS):  # directions over all parameters together
+            own.state.clear()
+            own._numel_cache = None
+        refusal = _STALE.pop(own, None)
+        if refusal is not None:
+            refusal.remove()
+    return optimizer
 
 
-def _init_options(optimizer: Optimizer) -> dict[str, Any]:
-    accepted = inspect.signature(type(optimizer).__init__).parameters
-    return {key: value for key, value in optimizer.defaults.items() if key in accepted}
+def _with_its_own(optimizer: Optimizer) -> Iterator[Optimizer]:
+    """An optimizer and those that it wraps, however deep; their steps and states are theirs."""
+    yield optimizer
+    for value in vars(optimizer).values():
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, Optimizer):
+                yield from _with_its_own(part)
+
+
+def _smaller_state(
+    optimizer: Optimizer, renewed: Mapping[Tensor, tuple[Tensor, list[Tensor]]]
+) -> dict[Tensor, dict[str, Any]]:
+    out = {}
+    for old, (new, kept) in renewed.items():
+        state = optimizer.state.get(old)
+        # Factored statistics (Adafactor's rows and columns) have no channel to cut: start that state afresh.
+        if state is not None and all(_fits(value, old) for value in state.values()):
+            out[new] = {key: _cut(value, old, kept, new) for key, value in state.items()}
+    return out
 
 
 def _fits(value: Any, old: Tensor) -> bool:

@@ -265,10 +265,13 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         return None
 
     def rebuild_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """A new optimizer for the smaller model: same class, groups and settings, state cut to size.
+        """Gives an optimizer the parameters of the smaller model, in place, and cuts its state to size; returns it.
 
-        After a sharded copy was trained, every rank calls it; if the smaller model has a sharded copy already
-        (:meth:`attach`), it is for that.
+        Groups, settings and hooks stay, and so do schedulers of it. After a sharded copy was trained, every rank calls
+        this; if the smaller model has a sharded copy already (:meth:`attach`), it is for that.
+
+        Raises:
+            ConfigError: For something that is no optimizer.
         """
         return rebuild(optimizer, self._renewed_of_trained())
 

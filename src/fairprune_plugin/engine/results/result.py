@@ -72,7 +72,7 @@ class FitResult:
 
     Attributes:
         model: The pruned model (the object that was passed in).
-        optimizer: A fresh optimizer for it, of the kind that trained it.
+        optimizer: The one that was passed, of the smaller model's parameters now, its state cut to size.
         before: The dense model on the validation split (on the training data if there is none).
         after: The pruned model on the same split.
         dense: Size of the dense model.

@@ -33,7 +33,7 @@ def finish(run: Run, before: Evaluation, dense: Size) -> FitResult:
         run.snapshots.restore(host.model)
     if host.rounds_left():
         host.remove_round()
-        run.optimizer = host.rebuild_optimizer(run.optimizer)
+        host.rebuild_optimizer(run.optimizer)
     after = _recalibrated(run, run.evaluation.held_out())
     return FitResult(
         model=host.model,

@@ -25,7 +25,7 @@ from ..results.snapshots import BestSnapshot
 from .checkpoints import RunCheckpoints
 from .evaluation import RunEvaluation
 from .finish import finish
-from .hyper_parameters import hyper_parameters, with_its_own
+from .hyper_parameters import hyper_parameters
 from .interrupt import deferred_interrupt
 from .options import FitOptions, Host
 from .preflight import (
@@ -272,15 +272,8 @@ class Run:
         """Channels go in the middle of the run, which goes on with a smaller model."""
         with deferred_interrupt(True):
             self.host.remove_round()
-            self.renew_optimizer()
+            self.host.rebuild_optimizer(self.optimizer)
         self._wrap()
-
-    def renew_optimizer(self) -> None:
-        """Channels were removed: an optimizer of the smaller parameters, and the scheduler moves it."""
-        self.optimizer = self.host.rebuild_optimizer(self.optimizer)
-        if self.lr_scheduler is not None:
-            for scheduler in with_its_own(self.lr_scheduler):
-                scheduler.optimizer = self.optimizer
 
     def _keep_last_good(self) -> None:
         """Weights may have gone bad a step before the loss did; then the best snapshot takes their place."""

@@ -133,7 +133,7 @@ def load_run_state(run: Run, state: dict[str, Any]) -> None:
     parameters = {id(p) for p in host.model.parameters()}
     host.load_state_dict(state["pruner"])
     if any(id(p) not in parameters for p in host.model.parameters()):  # rounds of removal were done again
-        run.renew_optimizer()
+        host.rebuild_optimizer(run.optimizer)
     host.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     if run.lr_scheduler is not None:
