@@ -244,6 +244,23 @@ def test_ranks_with_batches_of_different_sizes_are_weighed_once(averaged: bool, 
     assert total == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
+@pytest.mark.parametrize("averaged", [True, False])
+def test_the_evaluation_loss_of_several_ranks_is_that_of_one(averaged: bool, tmp_path: Path) -> None:
+    """As torchrun does it: counted over all ranks, the trainer multiplies by their number, and takes the mean over them."""
+    x, y, _ = samples(24)
+    model = Net()
+    trainer = trainer_of(model, arguments(tmp_path, average_tokens_across_devices=averaged))
+    callback = BiFPCallback(pruner_for(model, constraint=None, total_steps=8)).attach(trainer)
+    total = 0.0
+    with torch.no_grad():
+        logits = model(x)["logits"]
+        for part in (slice(0, 12), slice(12, 24)):
+            items = torch.tensor(24 if averaged else 12)
+            loss = callback.compute_loss({"logits": logits[part]}, y[part], num_items_in_batch=items)
+            total += float(loss) * (2 if averaged else 1) / 2
+        assert total == pytest.approx(float(F.cross_entropy(logits, y)), rel=1e-5)
+
+
 class StopAt(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         control.should_training_stop = state.global_step == 5

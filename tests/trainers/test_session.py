@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -50,6 +52,32 @@ def test_the_steps_of_a_run() -> None:
     assert session.pruner.model[0].out_features == 4
     with pytest.raises(TrainingStateError, match="has removed its channels already"):
         session.begin(9, 9)
+
+
+@pytest.mark.parametrize("best_came_after", [True, False])
+def test_channels_that_the_user_removed_meanwhile(best_came_after: bool) -> None:
+    session = Session(pruner(), validation=[(X, Y, S)], validate_every=1)
+    model = session.pruner.model
+    session.begin(12, 0)
+    while not session.pruner.engine.at_target:
+        take(session, 1)
+    session.pruner.step()
+    if best_came_after:
+        session.snapshots.best = None
+        take(session, 1)
+    best = session.snapshots.best
+    assert best is not None
+    best = session.snapshots.best = dataclasses.replace(best, bar=(math.inf,))  # no other moment is as good
+    take(session, 12 - session.pruner.engine.step_index)
+    last = model[0].weight.detach().clone()
+    if best_came_after:
+        assert session.end()
+        assert torch.equal(model[0].weight, best.state["0.weight"])
+        assert not torch.equal(model[0].weight, last)
+    else:
+        with pytest.warns(FairPruneWarning, match="came before pruner.step"):
+            assert session.end()
+        assert torch.equal(model[0].weight, last)
 
 
 def test_a_task_loss_of_the_trainers_own_is_used_once() -> None:

@@ -26,7 +26,7 @@ from ..fairness.evaluation import Evaluation
 from ..fairness.lagrangian import TaskLoss
 from ..fairness.multipliers import MultiplierConfig
 from . import arguments
-from .channels.consistency import check_given, check_parameters
+from .channels.consistency import check_given, check_parameters, layers_of
 from .channels.example import Example
 from .channels.found_groups import FindsGroupsOnce
 from .channels.graph import build_graph
@@ -115,6 +115,7 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         self.frozen_parameters = frozen_parameters(model)
         with undisturbed(model):
             self.host_groups: list[HostGroup] = build_graph(self, model, self._example, options)
+            self.layers_at_start = layers_of(model, self.DG)
             self.find_groups_anew()
             if self_check:
                 check_on_copies(self, self._example)
@@ -182,7 +183,7 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
             NonFiniteError: For a NaN or infinite loss; weights, mask and running statistics stay good.
         """
         if not self._optimizer_steps.watched:
-            check_parameters(self.model, self.host_groups)
+            check_parameters(self.model, self.host_groups, self.layers_at_start)
             self._optimizer_steps.watch(self.engine.trained.parameters)
         return self.engine.loss(logits, targets, sensitive, task_loss=task_loss)
 

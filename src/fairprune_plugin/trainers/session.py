@@ -79,6 +79,7 @@ class Session:
         self.loss_mean = RunningMean()
         self._losses_of_this_step = 0
         self._stepped = False
+        self._removed_meanwhile = False  # by the user, who trains on in this session
         self.stream: ValidationStream | None = None
         lagrangian = pruner.lagrangian
         if validation is not None and lagrangian.constraints:
@@ -180,6 +181,7 @@ class Session:
         if not self._stepped:
             return {}
         self._stepped = False
+        self._removed_meanwhile = self.pruner.current_step >= self.pruner.iterative_steps
         engine = self.pruner.engine
         if self.stream is not None and engine.step_index % self._dual_every == 0:
             self.stream.dual_step(self.pruner.model, self.pruner.lagrangian)
@@ -202,6 +204,8 @@ class Session:
         """
         engine = self.pruner.engine
         if self.pruner.current_step >= self.pruner.iterative_steps:
+            if self._removed_meanwhile:
+                self._restore_smaller()
             return True  # the trainer had nothing left to train, or the user called step()
         if not engine.at_target:
             warn_caller(
@@ -215,6 +219,24 @@ class Session:
         if self.remove:
             self.pruner.step()
         return self.remove
+
+    def _restore_smaller(self) -> None:
+        """The best moment of a model whose channels the user has removed, if it came after that.
+
+        Warns:
+            FairPruneWarning: If it came before, and so has other sizes.
+        """
+        best, self._removed_meanwhile = self.snapshots.best, False
+        if best is None:
+            return
+        now = {name: value.shape for name, value in self.pruner.model.state_dict().items() if isinstance(value, Tensor)}
+        if {name: value.shape for name, value in best.state.items() if isinstance(value, Tensor)} == now:
+            self.snapshots.restore(self.pruner.model)
+        else:
+            warn_caller(
+                f"the best moment, at step {best.step}, came before pruner.step() removed the channels, and does not fit "
+                "the smaller model: the last moment is kept. To choose among all, leave pruner.step() to the session"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """The pruner's state and what goes with it: tensors and plain values only; the trainer saves the model."""

@@ -106,7 +106,11 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
             if own is not None:
                 return own(outputs, labels, num_items_in_batch=num_items_in_batch)
             task_loss: Tensor = self.session.pruner.lagrangian.task_loss(logits, labels)
-            return task_loss
+            if num_items_in_batch is None:
+                return task_loss
+            # Of all ranks' items, if the trainer counts those: then it multiplies by the number of ranks as well.
+            of_all: Tensor = labels.ne(IGNORED_LABEL).sum() / num_items_in_batch
+            return task_loss * of_all
         share = self._share_of_step(labels, num_items_in_batch)
         given = None
         if own is not None:

@@ -86,6 +86,20 @@ def test_a_layer_that_was_replaced() -> None:
     assert_refused(model, pruner, TrainingStateError, r"fc2\.weight is another parameter now than when the pruner was")
 
 
+def test_a_layer_whose_parameters_moved_into_another() -> None:
+    """As conversions do it (SyncBatchNorm): the weights are the pruner's, but channels would go from the old layer."""
+    model, pruner, optimizer = build()
+    drive(pruner, model, optimizer, batches_for(model, STEPS))
+    model.fc2 = copy.copy(model.fc2)
+    message = r"fc2 was a Linear when the pruner was built, and is now a Linear that it does not know: convert"
+    assert_refused(model, pruner, TrainingStateError, message)
+    other = SmallMLP()
+    late = small_pruner(other)
+    other.fc1 = copy.copy(other.fc1)
+    with pytest.raises(TrainingStateError, match="fc1 was a Linear"):
+        drive(late, other, torch.optim.SGD(other.parameters(), lr=0.1), batches_for(other, 1))
+
+
 def test_weights_that_something_else_has_written_to() -> None:
     model, pruner, optimizer = build()
     drive(pruner, model, optimizer, batches_for(model, STEPS))

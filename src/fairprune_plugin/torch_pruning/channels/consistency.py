@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +78,19 @@ def check_given(given: nn.Module, model: nn.Module, *, attached: bool) -> None:
         )
 
 
-def check_parameters(model: nn.Module, groups: Sequence[HostGroup]) -> None:
+def layers_of(model: nn.Module, graph: Any) -> dict[str, nn.Module]:
+    """The model's layers that a graph of Torch-Pruning's knows, by name."""
+    return {name: module for name, module in model.named_modules() if module in graph.module2node}
+
+
+def check_parameters(model: nn.Module, groups: Sequence[HostGroup], layers: Mapping[str, nn.Module]) -> None:
     """Masks live in parameter objects: they must still be the model's, and as trainable as they were.
+
+    Args:
+        model: That is trained.
+        groups: Whose channels are masked.
+        layers: From :func:`layers_of`, when the pruner was built. Channels will be removed from these objects, even if the
+            parameters have moved into others meanwhile.
 
     Raises:
         TrainingStateError: Naming what was replaced or frozen since the pruner was built.
@@ -98,6 +110,14 @@ def check_parameters(model: nn.Module, groups: Sequence[HostGroup]) -> None:
             raise TrainingStateError(
                 f"every layer that reads the channels of {group.channels.name} was frozen after the pruner was "
                 "built, so nothing can score them: freeze layers first, then build the pruner"
+            )
+    now = dict(model.named_modules())
+    for name, layer in layers.items():
+        if now.get(name) is not layer:
+            became = f"a {type(now[name]).__name__}" if name in now else "nothing"
+            raise TrainingStateError(
+                f"{name or 'the model'} was a {type(layer).__name__} when the pruner was built, and is now {became} that "
+                "it does not know: convert the model first (SyncBatchNorm, quantization, adapters), then build the pruner"
             )
 
 

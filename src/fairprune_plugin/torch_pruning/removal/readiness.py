@@ -35,7 +35,7 @@ def check_ready(pruner: Any) -> None:
             "(loss, backward, regularize, optimizer.step), or plan fewer total_steps"
         )
     pruner.lagrangian.checks.settle()
-    check_parameters(pruner.model, pruner.host_groups)
+    check_parameters(pruner.model, pruner.host_groups, pruner.layers_at_start)
     check_masked(engine.weights, engine.trained)
     _warn_if_nothing_was_learned(engine)
     engine.trained.refuse_diverged()
