@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -105,7 +105,7 @@ def rebuild(optimizer: Optimizer, renewed: Mapping[Tensor, tuple[Tensor, list[Te
     """
     if not isinstance(optimizer, Optimizer):
         raise ConfigError(f"expected a torch optimizer to rebuild, got {shown(optimizer)}")
-    concerned = list(_with_its_own(optimizer))
+    concerned = _with_its_own(optimizer)
     states = [_smaller_state(own, renewed) for own in concerned]  # all of it before the first change
     for own, state in zip(concerned, states, strict=True):
         for group in own.param_groups:
@@ -123,13 +123,15 @@ def rebuild(optimizer: Optimizer, renewed: Mapping[Tensor, tuple[Tensor, list[Te
     return optimizer
 
 
-def _with_its_own(optimizer: Optimizer) -> Iterator[Optimizer]:
+def _with_its_own(optimizer: Optimizer) -> list[Optimizer]:
     """An optimizer and those that it wraps, however deep; their steps and states are theirs."""
-    yield optimizer
-    for value in vars(optimizer).values():
-        for part in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(part, Optimizer):
-                yield from _with_its_own(part)
+    found = [optimizer]
+    for own in found:  # grows as it goes
+        for value in vars(own).values():
+            for part in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(part, Optimizer) and all(part is not other for other in found):
+                    found.append(part)
+    return found
 
 
 def _smaller_state(

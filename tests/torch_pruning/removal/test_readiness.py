@@ -91,7 +91,7 @@ def test_a_layer_whose_parameters_moved_into_another() -> None:
     model, pruner, optimizer = build()
     drive(pruner, model, optimizer, batches_for(model, STEPS))
     model.fc2 = copy.copy(model.fc2)
-    message = r"fc2 was a Linear when the pruner was built, and is now a Linear that it does not know: convert"
+    message = r"fc2 was a Linear when the pruner was built, and is now a Linear that it does not know: convert the"
     assert_refused(model, pruner, TrainingStateError, message)
     other = SmallMLP()
     late = small_pruner(other)

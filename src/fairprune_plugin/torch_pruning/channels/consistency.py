@@ -114,10 +114,10 @@ def check_parameters(model: nn.Module, groups: Sequence[HostGroup], layers: Mapp
     now = dict(model.named_modules())
     for name, layer in layers.items():
         if now.get(name) is not layer:
-            became = f"a {type(now[name]).__name__}" if name in now else "nothing"
+            became = f"is now a {type(now[name]).__name__} that it does not know" if name in now else "is gone"
             raise TrainingStateError(
-                f"{name or 'the model'} was a {type(layer).__name__} when the pruner was built, and is now {became} that "
-                "it does not know: convert the model first (SyncBatchNorm, quantization, adapters), then build the pruner"
+                f"{name or 'the model'} was a {type(layer).__name__} when the pruner was built, and {became}: convert the "
+                "model first (SyncBatchNorm, quantization, adapters), then build the pruner"
             )
 
 
