@@ -224,6 +224,33 @@ def test_arrays_that_torch_does_not_take(form: Any) -> None:
         assert groups.checked_ids(sensitive, batch=6, device=torch.device("cpu")).tolist() == ids.tolist()
 
 
+def test_arrays_with_a_column_for_each_attribute() -> None:
+    cpu = torch.device("cpu")
+    columns = torch.tensor([[0, 1], [1, 1], [1, 0]])
+    both, second = Groups.parse({"a": 2, "b": 2}), Groups.parse({1: 2})
+    for groups in (both, second):
+        expected = groups.checked_ids(columns, batch=3, device=cpu)
+        for array in (columns.numpy(), columns.numpy()[:, ::-1][:, ::-1].astype(">i4"), np.ma.array(columns.numpy())):
+            assert torch.equal(groups.checked_ids(array, batch=3, device=cpu), expected)
+    names = np.array([["f", "x"], ["m", "x"], ["m", "y"]])
+    named = Groups.parse({"a": ("f", "m"), "b": ("y", "x")})
+    assert torch.equal(named.checked_ids(names, batch=3, device=cpu), both.checked_ids(columns, batch=3, device=cpu))
+    with pytest.raises(DataError, match=r"cannot tell which of the 3 columns"):
+        both.checked_ids(np.zeros((3, 3), dtype=int), batch=3, device=cpu)
+    with pytest.raises(DataError, match=r"but the batch has an array of shape \(3,\): yield a dict"):
+        both.checked_ids(np.zeros(3, dtype=int), batch=3, device=cpu)
+
+
+@pytest.mark.parametrize("groups", [2, ("f", "m")], ids=str)
+def test_masked_entries_are_missing(groups: Any) -> None:
+    values = [0, 1, 1] if groups == 2 else ["f", "m", "m"]
+    array = np.ma.array(values, mask=[False, False, True])
+    with pytest.raises(DataError, match="None"):
+        Groups.parse(groups).checked_ids(array, batch=3, device=torch.device("cpu"))
+    whole = np.ma.array(values)
+    assert Groups.parse(groups).checked_ids(whole, batch=3, device=torch.device("cpu")).tolist() == [0, 1, 1]
+
+
 @pytest.mark.filterwarnings("error")
 def test_read_only_arrays() -> None:
     ids = np.array([0, 1])

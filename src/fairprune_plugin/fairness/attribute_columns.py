@@ -47,6 +47,8 @@ def attribute_columns(
 
 def _listed_ids(column: Any, device: torch.device) -> Any:
     """A list or array of whole numbers means what a tensor of them means; an array of names is a list of names."""
+    if isinstance(column, np.ma.MaskedArray):
+        column = column.tolist() if np.ma.is_masked(column) else column.data  # what is masked becomes None: missing
     if isinstance(column, np.ndarray):
         column = tensor_of(column).to(device) if is_numeric(column) else column.tolist()
     if isinstance(column, list | tuple):
@@ -75,7 +77,11 @@ def _column(sensitive: Any, attribute: Attribute, position: int, attributes: Seq
                 "constraint, groups={'gender': 2, …}, as the loader names them"
             )
         return sensitive[key]
-    if isinstance(sensitive, Tensor) and sensitive.dim() == 2 and (key is not None or sensitive.shape[1] == 1):
+    if (
+        isinstance(sensitive, Tensor | np.ndarray)
+        and sensitive.ndim == 2
+        and (key is not None or sensitive.shape[1] == 1)
+    ):
         named = isinstance(key, str) and not key.isdigit()  # column numbers come back from JSON as strings
         column = position if named or key is None else int(key)
         if (named and sensitive.shape[1] != len(attributes)) or not 0 <= column < sensitive.shape[1]:
@@ -85,12 +91,12 @@ def _column(sensitive: Any, attribute: Attribute, position: int, attributes: Seq
             )
         return sensitive[:, column]
     if key is not None and len(attributes) > 1:
-        what = (
-            f"a tensor of shape {tuple(sensitive.shape)}" if isinstance(sensitive, Tensor) else type(sensitive).__name__
-        )
+        what = type(sensitive).__name__
+        if isinstance(sensitive, Tensor | np.ndarray):
+            what = f"{'a tensor' if isinstance(sensitive, Tensor) else 'an array'} of shape {tuple(sensitive.shape)}"
         names = ", ".join(repr(a.key) for a in attributes)
         raise DataError(
             f"the constraint is about {len(attributes)} attributes ({names}) but the batch has {what}: yield a dict of "
-            "them, or a tensor (N, A) with one column each"
+            "them, or a tensor or array (N, A) with one column each"
         )
     return sensitive
