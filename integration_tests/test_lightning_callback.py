@@ -413,6 +413,75 @@ def test_processes_that_train_copies_are_refused() -> None:
     callback.setup(pl.Trainer(strategy="ddp", **two), module, "fit")
 
 
-def test_several_rounds_are_refused() -> None:
-    with pytest.raises(ConfigError, match="one round of removal inside a trainer, got iterative_steps=2"):
-        BiFPCallback(pruner_of(network(), iterative_steps=2))
+EARLIER = {"early": {"remove_early": True}, "in two rounds": {"iterative_steps": 2}}
+
+
+class Watch(pl.Callback):
+    """Channels of a layer after each step."""
+
+    def __init__(self) -> None:
+        self.widths: list[int] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        self.widths.append(pl_module.net.fc1.out_features)
+
+
+@pytest.mark.parametrize("kind", EARLIER)
+def test_channels_that_go_before_the_end(kind: str) -> None:
+    early, rounds = kind == "early", EARLIER[kind].get("iterative_steps", 1)
+    module, watch = Classifier(), Watch()
+    callback = BiFPCallback(pruner_of(module.net, iterative_steps=rounds), remove_early=early)
+    train(module, callback, callbacks=[watch])
+    assert_same(module.net, callback.session.pruner, own_loop(remove_early=early, iterative_steps=rounds))
+    assert module.net.fc1.out_features == 8
+    assert len(set(watch.widths)) == 2, "some steps were those of a smaller network"
+
+
+class Scheduled(Classifier):
+    """Its learning rate is a schedule's, of the optimizer that was there first."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6)
+        return [optimizer], [{"scheduler": schedule, "interval": "epoch"}]
+
+
+@ALONE
+@pytest.mark.parametrize("kind", EARLIER)
+def test_a_checkpoint_of_after_a_removal(kind: str, tmp_path: Path) -> None:
+    early, rounds = kind == "early", EARLIER[kind].get("iterative_steps", 1)
+
+    def made() -> tuple[Scheduled, BiFPCallback]:
+        module = Scheduled()
+        held_out = {"validation": batches(2, seed=1), "validate_every": 4}
+        return module, BiFPCallback(pruner_of(module.net, iterative_steps=rounds), remove_early=early, **held_out)
+
+    saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", every_n_epochs=1, save_top_k=-1)
+    whole, uninterrupted = made()
+    train(whole, uninterrupted, max_epochs=6, callbacks=[saving], enable_checkpointing=True)
+    widths = set()
+    for epoch in range(6):
+        module, callback = made()
+        with torch.no_grad():
+            module.net.fc1.weight.normal_()  # nothing but the checkpoint may matter
+        train(module, callback, ckpt_path=tmp_path / f"epoch={epoch}.ckpt", max_epochs=6)
+        assert_same(module.net, callback.session.pruner, (whole.net, uninterrupted.session.pruner))
+        assert callback.session.history == uninterrupted.session.history
+        assert "on_load_checkpoint" not in vars(module)
+        saved = torch.load(tmp_path / f"epoch={epoch}.ckpt", weights_only=True)["state_dict"]
+        widths.add(len(saved["net.fc1.weight"]))
+    assert len(widths) > 1
+
+
+def test_training_that_broke_off_after_a_removal_is_not_begun_again() -> None:
+    class BreaksOff(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.global_step == 20:
+                raise KeyError
+
+    module = Classifier()
+    callback = BiFPCallback(pruner_of(module.net), remove_early=True)
+    with pytest.raises(KeyError):
+        train(module, callback, callbacks=[BreaksOff()])
+    with pytest.raises(TrainingStateError, match=r"broken off after 20 of 24 steps: .*resume from a checkpoint"):
+        train(module, callback)

@@ -25,6 +25,7 @@ from transformers import (
 
 from fairprune_plugin import EqualOpportunity
 from fairprune_plugin.distributed import Ranks
+from fairprune_plugin.engine.storage import checkpoint
 from fairprune_plugin.errors import ConfigError, DataError, FairPruneWarning, TrainingStateError
 from fairprune_plugin.torch_pruning import BiFPPruner, load_pruned, save_pruned
 from fairprune_plugin.trainers.transformers import BiFPCallback
@@ -475,3 +476,84 @@ def test_a_finished_pruner_is_not_trained_on(tmp_path: Path) -> None:
     trainer.train()
     with pytest.raises(TrainingStateError, match="has removed its channels already"):
         trainer.train()
+
+
+EARLIER = {"early": {"remove_early": True}, "in two rounds": {"iterative_steps": 2}}
+
+
+@pytest.mark.parametrize("kind", EARLIER)
+@pytest.mark.parametrize("half", [False, True])
+def test_channels_that_go_before_the_end(
+    kind: str, half: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early, rounds = kind == "early", EARLIER[kind].get("iterative_steps", 1)
+    model, own_scaler = Net(), large_scale() if half else None
+    trainer = trainer_of(model, arguments(tmp_path))
+    if half:
+        in_float16(trainer, monkeypatch)
+    callback = BiFPCallback(pruner_for(model, iterative_steps=rounds), remove_early=early).attach(trainer)
+    trainer.train()
+    expected = own_loop(remove_early=early, iterative_steps=rounds, scaler=own_scaler)
+    assert_same(model.net, callback.session.pruner, expected)
+    assert model.net.fc1.out_features == 8
+
+
+@pytest.mark.parametrize("own_optimizer", [False, True])
+@pytest.mark.parametrize("kind", EARLIER)
+def test_a_checkpoint_of_after_a_removal(kind: str, own_optimizer: bool, tmp_path: Path) -> None:
+    early, rounds = kind == "early", EARLIER[kind].get("iterative_steps", 1)
+
+    def made(folder: str) -> tuple[Net, BiFPCallback, Trainer]:
+        torch.manual_seed(0)
+        model = Net()
+        args = arguments(
+            tmp_path / folder,
+            save_strategy="steps",
+            save_steps=3,
+            seed=3,
+            lr_scheduler_type="cosine",
+            learning_rate=0.01,
+        )
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) if own_optimizer else None
+        trainer = Trainer(model=model, args=args, train_dataset=rows(), optimizers=(optimizer, None))
+        held_out = [{"x": x, "labels": y, "sensitive": s} for x, y, s in batches(2, seed=1)]
+        callback = BiFPCallback(
+            pruner_for(model, iterative_steps=rounds), remove_early=early, validation=held_out, validate_every=4
+        )
+        return model, callback.attach(trainer), trainer
+
+    whole, uninterrupted, trainer = made("whole")
+    trainer.train()
+    widths = set()
+    for step in range(3, 25, 3):
+        model, callback, trainer = made("again")
+        with torch.no_grad():
+            model.net.fc1.weight.normal_()  # nothing but the checkpoint may matter
+        folder = tmp_path / "whole" / f"checkpoint-{step}"
+        widths.add(len(checkpoint.read(folder / "fairprune.pt")["pruner"]["removed"]))
+        trainer.train(resume_from_checkpoint=str(folder))
+        assert_same(model, callback.session.pruner, (whole, uninterrupted.session.pruner))
+        assert callback.session.history == uninterrupted.session.history
+    assert len(widths) > 1
+
+
+def test_the_same_objects_go_on_from_a_checkpoint_of_after_the_removal(tmp_path: Path) -> None:
+    class BreaksOff(TrainerCallback):
+        on = True
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if self.on and state.global_step == 22:
+                raise KeyError
+
+    breaks = BreaksOff()
+    args = arguments(tmp_path, save_strategy="steps", save_steps=20)
+    model = Net()
+    trainer = trainer_of(model, args, callbacks=[breaks])
+    callback = BiFPCallback(pruner_for(model), remove_early=True).attach(trainer)
+    with pytest.raises(KeyError):
+        trainer.train()
+    with pytest.raises(TrainingStateError, match=r"broken off after 22 of 24 steps: .*resume from a checkpoint"):
+        trainer.train()
+    breaks.on = False
+    trainer.train(resume_from_checkpoint=True)
+    assert_same(model.net, callback.session.pruner, own_loop(remove_early=True))

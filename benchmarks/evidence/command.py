@@ -70,13 +70,14 @@ def chosen(args: argparse.Namespace) -> list[Setting]:
 
 
 def budget(setting: Setting, method: str, ratio: float, passes: int | None, target: str = "params") -> Budget:
-    """Budget of a run, with the learning rate that ``search`` found for this method on such data with such a tolerance
-    (or else with the usual one, or else on CelebA), or the network's usual rate."""
+    """Budget of a run, with the learning rate that ``search`` found for this method with as many passes on such data (or
+    else with the usual number, on such data with such a tolerance, or else with the usual one, or else on CelebA), or the
+    network's usual rate."""
     path = rates_of(target)
     rates = json.loads(path.read_text()) if path.exists() else {}
     usual = replace(setting, tolerance=setting.tolerance / tolerance_factor(setting))
     searched: dict[str, float] = {}
-    for key in (setting.network, rates_key(usual), rates_key(setting)):
+    for key in (setting.network, rates_key(usual), rates_key(setting), rates_key(setting, passes)):
         searched |= rates.get(key, {})
     rate = searched.get(method, DEFAULT_RATE[setting.network])
     return Budget(ratio, passes or PASSES[setting.network], rate, target)
@@ -95,11 +96,14 @@ def comparison(args: argparse.Namespace, target: str = "params") -> list[Job]:
     ]
 
 
-def rates_key(setting: Setting) -> str:
-    """Under which learning rates are kept: one search for each network on each data set and with each tolerance."""
+def rates_key(setting: Setting, passes: int | None = None) -> str:
+    """Under which learning rates are kept: one search for each network on each data set, with each tolerance and with each
+    number of passes (``None``: the usual one)."""
     key = setting.network if setting.data == "celeba" else f"{setting.network} on {setting.data}"
     factor = tolerance_factor(setting)
-    return key if factor == 1 else f"{key}, tolerance × {factor:g}"
+    if factor != 1:
+        key = f"{key}, tolerance × {factor:g}"
+    return key if passes in (None, PASSES[setting.network]) else f"{key}, {passes} passes"
 
 
 def rates_of(target: str) -> Path:

@@ -4,6 +4,7 @@
     python -m evidence.search --faces FOLDER --weights      # single weights; writes learning_rates_weights.json
     python -m evidence.search --faces FOLDER --macs         # at equal MACs; writes learning_rates_macs.json
     python -m evidence.search --faces FOLDER --factors 2    # for twice the tolerance, which has rates of its own
+    python -m evidence.search --faces FOLDER --passes 480   # and so has another number of passes
 
 For each method and rate one run per setting and seed; the rate is taken whose runs are best on *validation* by the rule
 that chooses moments: the mean accuracy, less the mean excess of the gap over the tolerance where the method knows the
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = rates_of(target)
     found = json.loads(path.read_text()) if path.exists() else {}
     for (setting, method), rate in best.items():
-        found.setdefault(rates_key(setting), {})[method] = rate
+        found.setdefault(rates_key(setting, args.passes), {})[method] = rate
     path.write_text(json.dumps(found, indent=2) + "\n")
     print(path.read_text())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -29,16 +30,16 @@ def pruner(**options: Any) -> BiFPPruner:
     return BiFPPruner(model, X, **{**settings, **options})
 
 
-def take(session: Session, steps: int) -> None:
+def take(session: Session, steps: int, optimizer: torch.optim.Optimizer | None = None) -> None:
     """What a trainer does."""
     model = session.pruner.model
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), 0.1)
     for _ in range(steps):
         optimizer.zero_grad()
         session.loss(model(X), Y, S).backward()
         session.before_update()
         optimizer.step()
-        session.after_update()
+        session.after_update(optimizer)
 
 
 def test_the_steps_of_a_run() -> None:
@@ -78,6 +79,76 @@ def test_channels_that_the_user_removed_meanwhile(best_came_after: bool) -> None
         with pytest.warns(FairPruneWarning, match="came before pruner.step"):
             assert session.end()
         assert torch.equal(model[0].weight, last)
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_channels_that_go_before_the_end(rounds: int) -> None:
+    session = Session(pruner(iterative_steps=rounds), validation=[(X, Y, S)], validate_every=1, remove_early=True)
+    model = session.pruner.model
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    session.begin(20, 0)
+    widths = []
+    for _ in range(20):
+        take(session, 1, optimizer)
+        widths.append(model[0].out_features)
+    assert sorted(set(widths)) == ([4, 8] if rounds == 1 else [4, 6, 8])
+    assert widths[18] == 4, "long before the end"
+    assert optimizer.state[model[0].weight]["momentum_buffer"].shape == (4, 4)
+    assert {row.at_target for row in session.history if row.step < widths.index(4) + 1} == {False}
+    best = session.snapshots.best
+    assert best is not None
+    assert best.step > widths.index(4)
+    assert session.end()
+    assert torch.equal(model[0].weight, best.state["0.weight"])
+    with pytest.raises(TrainingStateError, match="has removed its channels already"):
+        session.begin(20, 20)
+
+
+def test_a_state_of_after_the_removal_goes_on_elsewhere() -> None:
+    def made() -> tuple[Session, torch.optim.Optimizer]:
+        session = Session(pruner(), validation=[(X, Y, S)], validate_every=2, remove_early=True)
+        return session, torch.optim.SGD(session.pruner.model.parameters(), 0.1, momentum=0.9)
+
+    first, optimizer = made()
+    first.begin(12, 0)
+    take(first, 10, optimizer)
+    assert first.pruner.model[0].out_features == 4
+    second, another = made()
+    second.load_state_dict(first.state_dict())
+    second.pruner.rebuild_optimizer(another)
+    second.pruner.model.load_state_dict(first.pruner.model.state_dict())
+    another.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    with pytest.raises(ConfigError, match="will take 13 optimizer steps, but total_steps=12"):
+        second.begin(13, 10)
+    with pytest.raises(TrainingStateError, match="the trainer starts at step 9 and the pruner is at step 10"):
+        second.begin(12, 9)
+    second.begin(12, 10)
+    for session, own in ((first, optimizer), (second, another)):
+        take(session, 2, own)
+        assert session.end()
+    assert first.history == second.history
+    for one, same in zip(first.pruner.model.parameters(), second.pruner.model.parameters(), strict=True):
+        assert torch.equal(one, same)
+
+
+def test_an_early_removal_needs_the_optimizer() -> None:
+    session = Session(pruner(), remove_early=True)
+    session.begin(9, 0)
+    session.loss(session.pruner.model(X), Y, S).backward()
+    session.before_update()
+    with pytest.raises(ConfigError, match=r"the optimizer must follow: call session\.after_update\(optimizer\)"):
+        session.after_update()
+
+
+@pytest.mark.parametrize(("early", "rounds"), [(True, 1), (False, 2)])
+def test_several_processes_cannot_remove_channels_in_the_middle(early: bool, rounds: int) -> None:
+    class OfTwo(Ranks):
+        size = 2
+
+    session = Session(pruner(iterative_steps=rounds), remove_early=early)
+    session.pruner.lagrangian.ranks = OfTwo()
+    with pytest.raises(ConfigError, match="leave remove_early out and set iterative_steps=1"):
+        session.begin(9, 0)
 
 
 def test_a_task_loss_of_the_trainers_own_is_used_once() -> None:
@@ -168,6 +239,10 @@ def test_states_that_do_not_fit() -> None:
         ({"dual_every": 0}, "expected dual_every as a positive whole number"),
         ({"validate_every": 2.5}, "expected validate_every as a positive whole number"),
         ({"select_by": "luck"}, "unknown select_by 'luck'"),
+        (
+            {"remove": False, "remove_early": True},
+            "remove_early=True removes the channels and remove=False leaves them",
+        ),
         ({"metrics": print}, "expected metrics as an object"),
     ],
 )

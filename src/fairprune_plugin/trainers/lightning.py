@@ -14,6 +14,7 @@ from torch import Tensor
 from ..engine.run.schedule_free import refuse_schedule_free
 from ..errors import ConfigError, DataError, MissingHostError, TrainingStateError
 from .session import session_of
+from .session_state import has_removed
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -42,11 +43,11 @@ class BiFPCallback(Callback):  # type: ignore[misc]
         pruner: A :class:`~..torch_pruning.BiFPPruner` over the module, or over a network inside it; without ``total_steps``
             it takes the trainer's number of optimizer steps.
         log: Whether metrics go to the trainer's logger, every ``log_every_n_steps`` steps.
-        **session: ``validation``, ``dual_every``, ``validate_every``, ``select_by``, ``forward``, ``metrics`` and
-            ``remove``: as in :class:`~.session.Session`.
+        **session: ``validation``, ``dual_every``, ``validate_every``, ``select_by``, ``forward``, ``metrics``, ``remove``
+            and ``remove_early``: as in :class:`~.session.Session`.
 
     Raises:
-        ConfigError: For a pruner with several rounds of removal; at the start of training for one of another module.
+        ConfigError: For a wrong option; at the start of training for a pruner of another module.
     """
 
     def __init__(self, pruner: Any, *, log: bool = True, **session: Any) -> None:
@@ -56,7 +57,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
         self.removed = False
         self._left_out = False
         self._stepped_with: list[Any] = []
-        self._undo: Callable[[], None] | None = None
+        self._undo: list[Callable[[], None]] = []
 
     # ---- Lightning's hooks ---------------------------------------------------------------------------------
 
@@ -72,6 +73,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
         _refuse_averaging(trainer.callbacks)
         _refuse_copying_processes(trainer.strategy)
         self._replace_training_step(pl_module)
+        self._remove_before_weights_are_loaded(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         steps = self._planned_steps(trainer, pl_module)
@@ -101,7 +103,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         stepped = self.session.stepped
-        scalars = self.session.after_update()
+        scalars = self.session.after_update(*trainer.optimizers)
         every = trainer.log_every_n_steps  # 0: never
         if stepped and self.log and every and trainer.global_step % every == 0:
             scalars = {**self.session.step_scalars(), **scalars}
@@ -110,14 +112,14 @@ class BiFPCallback(Callback):  # type: ignore[misc]
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Only now: other callbacks may still write a checkpoint at the end of training."""
-        self._restore_training_step()
+        self._restore_module()
         self.removed = self.session.end()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        self._restore_training_step()
+        self._restore_module()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        self._restore_training_step()
+        self._restore_module()
 
     def state_dict(self) -> dict[str, Any]:
         return self.session.state_dict()
@@ -151,8 +153,7 @@ class BiFPCallback(Callback):  # type: ignore[misc]
     # ---- the loss ------------------------------------------------------------------------------------------
 
     def _replace_training_step(self, pl_module: Any) -> None:
-        """On the instance, as long as it is in training."""
-        step, before = pl_module.training_step, vars(pl_module).get("training_step")
+        step = pl_module.training_step
 
         @functools.wraps(step)
         def training_step(*args: Any, **kwargs: Any) -> Any:
@@ -160,20 +161,36 @@ class BiFPCallback(Callback):  # type: ignore[misc]
 
         # Lightning reads the signature to know whether batch_idx is wanted, through one layer only.
         training_step.__wrapped__ = inspect.unwrap(step)
-        pl_module.training_step = training_step
+        self._replace(pl_module, "training_step", training_step)
+
+    def _remove_before_weights_are_loaded(self, pl_module: Any) -> None:
+        """Weights of after a removal fit the smaller network only, and Lightning loads them before states of callbacks."""
+        original = pl_module.on_load_checkpoint
+
+        def on_load_checkpoint(loaded: dict[str, Any]) -> Any:
+            state = loaded.get("callbacks", {}).get(self.state_key)
+            if has_removed(state):
+                self.session.load_state_dict(state)
+            return original(loaded)
+
+        self._replace(pl_module, "on_load_checkpoint", on_load_checkpoint)
+
+    def _replace(self, pl_module: Any, name: str, method: Any) -> None:
+        """On the instance, as long as it is in training."""
+        before = vars(pl_module).get(name)
+        setattr(pl_module, name, method)
 
         def undo() -> None:
             if before is None:
-                del pl_module.training_step
+                delattr(pl_module, name)
             else:
-                pl_module.training_step = before
+                setattr(pl_module, name, before)
 
-        self._undo = undo
+        self._undo.append(undo)
 
-    def _restore_training_step(self) -> None:
-        if self._undo is not None:
-            self._undo()
-            self._undo = None
+    def _restore_module(self) -> None:
+        while self._undo:
+            self._undo.pop()()
 
     def _with_penalty(self, output: Any) -> Any:
         self._left_out = output is None

@@ -18,6 +18,7 @@ from ..engine.results.metrics import as_hooks, step_row
 from ..engine.results.result import HistoryRow
 from ..engine.results.snapshots import AUTO, GAP, SETTLED, UPPER_BOUND, BestSnapshot
 from ..engine.run.beside import beside
+from ..engine.run.interrupt import deferred_interrupt
 from ..engine.run.preflight import check_walkable, length
 from ..engine.run.running_mean import RunningMean
 from ..engine.run.validation_stream import ValidationStream
@@ -31,7 +32,7 @@ class Session:
     """A pruner in a trainer's hands.
 
     Args:
-        pruner: A :class:`~..torch_pruning.BiFPPruner` with one round of removal.
+        pruner: A :class:`~..torch_pruning.BiFPPruner`.
         validation: Held-out batches ``(x, y, s)`` (or dicts of them) that drive the multipliers and choose the best
             feasible moment at the target size; default: training data drive them, and the last moment is taken.
         dual_every: Optimizer steps between two validation batches that move the multipliers.
@@ -42,9 +43,11 @@ class Session:
         forward: ``(model, x) → logits`` for validation batches.
         metrics: One or several :class:`~..engine.results.metrics.Metrics` hooks.
         remove: Whether the hidden channels are removed at the end of training.
+        remove_early: Whether they are removed as soon as the mask is final, so that the rest of training is that of the
+            smaller model (not with data parallelism).
 
     Raises:
-        ConfigError: For a pruner with several rounds of removal, or a wrong option.
+        ConfigError: For what is no pruner, or a wrong option.
         DataError: For validation batches that cannot be walked again and again.
     """
 
@@ -59,6 +62,7 @@ class Session:
         forward: Forward = default_forward,
         metrics: Any = None,
         remove: bool = True,
+        remove_early: bool = False,
     ) -> None:
         _check_pruner(pruner)
         for name, value in (("dual_every", dual_every), ("validate_every", validate_every)):
@@ -66,8 +70,11 @@ class Session:
                 whole_number(name, value, 1, "steps")
         one_of("select_by", select_by, (AUTO, GAP, UPPER_BOUND, SETTLED))
         check_walkable(validation, VALIDATION)
+        if remove_early and not remove:
+            raise ConfigError("remove_early=True removes the channels and remove=False leaves them: choose one of them")
         self.pruner = pruner
         self.remove = remove
+        self.remove_early = remove_early
         self.metrics = as_hooks(metrics)
         self.history: list[HistoryRow] = []
         self._dtypes = [parameter.dtype for parameter in pruner.model.parameters()]
@@ -79,7 +86,7 @@ class Session:
         self.loss_mean = RunningMean()
         self._losses_of_this_step = 0
         self._stepped = False
-        self._removed_meanwhile = False  # by the user, who trains on in this session
+        self._ended = False
         self.stream: ValidationStream | None = None
         lagrangian = pruner.lagrangian
         if validation is not None and lagrangian.constraints:
@@ -96,17 +103,20 @@ class Session:
         Raises:
             TrainingStateError: If the pruner has finished, or is at another step than the trainer.
             ConfigError: If the length of the run is unknown or contradictory, or the model has moved to another device or
-                precision.
+                precision, or channels are to be removed in the middle of data-parallel training.
             DataError: For validation data without samples or with one group only, on which the constraint would not act.
 
         Warns:
             FairPruneWarning: For validation data that lack a group, or samples that a rate conditions on.
         """
         pruner = self.pruner
-        if pruner.current_step >= pruner.iterative_steps:
-            raise TrainingStateError(
-                "this pruner has removed its channels already: to train the smaller model on, use a trainer without its "
-                "callback"
+        if self._all_removed and (self._ended or steps_done == 0):
+            raise TrainingStateError(self._why_removed())
+        if self._removes_inside and pruner.lagrangian.ranks.size > 1:
+            raise ConfigError(
+                "with several processes channels cannot be removed in the middle of training, as the trainer's "
+                "data-parallel wrapper would go on with the former parameters: leave remove_early out and set "
+                "iterative_steps=1, or use fit()"
             )
         if pruner.engine.model is not pruner.model:
             raise ConfigError(
@@ -176,12 +186,24 @@ class Session:
         self._losses_of_this_step = 0
         self._stepped = True
 
-    def after_update(self) -> dict[str, float]:
-        """After the optimizer's update; returns what there is to log of a new evaluation."""
+    def after_update(self, *optimizers: torch.optim.Optimizer) -> dict[str, float]:
+        """After the optimizer's update; returns what there is to log of a new evaluation.
+
+        Args:
+            optimizers: All that hold parameters of the model, without the trainer's wrappers. Needed where channels are
+                removed before the end (``remove_early``, ``iterative_steps``): they go on with the smaller parameters.
+
+        Raises:
+            ConfigError: If they are needed and there are none.
+        """
         if not self._stepped:
             return {}
         self._stepped = False
-        self._removed_meanwhile = self.pruner.current_step >= self.pruner.iterative_steps
+        if self._removes_inside and not optimizers:
+            raise ConfigError(
+                "channels are removed in the middle of training, and the optimizer must follow: call "
+                "session.after_update(optimizer)"
+            )
         engine = self.pruner.engine
         if self.stream is not None and engine.step_index % self._dual_every == 0:
             self.stream.dual_step(self.pruner.model, self.pruner.lagrangian)
@@ -189,6 +211,8 @@ class Session:
             row = step_row(engine, self.loss_mean.tensor)
             for hook in self.metrics if self.pruner.lagrangian.ranks.first else ():
                 hook.on_step(row)
+        if self._removal_is_due():
+            self._remove(optimizers)
         every = self._validate_every or max(1, self.pruner.total_steps // 20)
         due = engine.step_index % every == 0 or engine.finished
         return self._evaluate() if self._validation is not None and due else {}
@@ -203,10 +227,11 @@ class Session:
         A run that was stopped before the mask reached its target is left as it is, with a warning.
         """
         engine = self.pruner.engine
-        if self.pruner.current_step >= self.pruner.iterative_steps:
-            if self._removed_meanwhile:
+        if self._all_removed:
+            if not self._ended:
                 self._restore_smaller()
-            return True  # the trainer had nothing left to train, or the user called step()
+            self._ended = True
+            return True  # early, or by the user, who called step(); or the trainer had nothing left to train
         if not engine.at_target:
             warn_caller(
                 f"training stopped after {engine.phase_step} of {self.pruner.total_steps} steps, before the mask reached "
@@ -218,15 +243,51 @@ class Session:
             self.snapshots.restore(self.pruner.model)
         if self.remove:
             self.pruner.step()
+        self._ended = True
         return self.remove
 
+    @property
+    def _all_removed(self) -> bool:
+        return bool(self.pruner.current_step >= self.pruner.iterative_steps)
+
+    @property
+    def _removes_inside(self) -> bool:
+        """Whether channels go before the end of training."""
+        return self.remove_early or self.pruner.iterative_steps > 1
+
+    def _removal_is_due(self) -> bool:
+        """At the end of every round but the last, whose channels may go as soon as nothing moves the mask any more."""
+        engine, rounds = self.pruner.engine, self.pruner.rounds_left()
+        if rounds > 1:
+            return bool(engine.finished)
+        return bool(self.remove_early and rounds == 1 and engine.at_target and not engine.finished)
+
+    def _remove(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        with deferred_interrupt(True):  # between the two nothing could be trained
+            self.pruner.step()
+            for optimizer in optimizers:
+                self.pruner.rebuild_optimizer(optimizer)
+
+    def _why_removed(self) -> str:
+        engine = self.pruner.engine
+        if self._ended or engine.finished:
+            return (
+                "this pruner has removed its channels already: to train the smaller model on, use a trainer without its "
+                "callback"
+            )
+        return (
+            f"the channels were removed, and training then broken off after {engine.step_index} of "
+            f"{self.pruner.total_steps} steps: build model, pruner and callback anew and resume from a checkpoint of that "
+            "run, or train the smaller model on in a trainer without the callback"
+        )
+
     def _restore_smaller(self) -> None:
-        """The best moment of a model whose channels the user has removed, if it came after that.
+        """The best moment of a model whose channels are gone, if it came after that.
 
         Warns:
             FairPruneWarning: If it came before, and so has other sizes.
         """
-        best, self._removed_meanwhile = self.snapshots.best, False
+        best = self.snapshots.best
         if best is None:
             return
         now = {name: value.shape for name, value in self.pruner.model.state_dict().items() if isinstance(value, Tensor)}
@@ -263,7 +324,10 @@ class Session:
                 f"the trainer will take {total_steps} optimizer steps, but total_steps={planned}: leave total_steps out, "
                 "the trainer's number is taken then"
             )
-        self.pruner.plan(total_steps if total_steps is not None else planned)
+        if (
+            not self._all_removed
+        ):  # else it goes on from a checkpoint of after the removal, by the plan that came with it
+            self.pruner.plan(total_steps if total_steps is not None else planned)
 
     def _check_place(self) -> None:
         mask = self.pruner.engine.weights.keep.device
@@ -287,7 +351,7 @@ class Session:
         evaluation = evaluate(
             pruner.model, self._validation, pruner.lagrangian, split=VALIDATION, forward=self._forward
         )
-        row = history_row(pruner.engine, evaluation, loss=self.loss_mean.value, last_round=True)
+        row = history_row(pruner.engine, evaluation, loss=self.loss_mean.value, last_round=pruner.rounds_left() <= 1)
         self.history.append(row)
         for hook in self.metrics if pruner.lagrangian.ranks.first else ():
             hook.on_evaluation(row)
@@ -318,8 +382,3 @@ def session_of(callback: Any, pruner: Any, options: dict[str, Any]) -> Session:
 def _check_pruner(pruner: Any) -> None:
     if isinstance(pruner, type) or not hasattr(pruner, "regularize") or not hasattr(pruner, "engine"):
         raise ConfigError(f"expected a BiFPPruner of fairprune_plugin.torch_pruning, got {shown(pruner)}")
-    if pruner.iterative_steps != 1:
-        raise ConfigError(
-            f"expected a pruner with one round of removal inside a trainer, got iterative_steps={pruner.iterative_steps}: "
-            "between two rounds the optimizer has to be rebuilt, which fit() or a loop of your own can do"
-        )

@@ -28,6 +28,12 @@ def session_state(session: Session) -> dict[str, Any]:
     }
 
 
+def has_removed(state: Any) -> bool:
+    """Whether channels were gone when a state was taken: then it has to be loaded before the model's weights."""
+    pruner = state.get("pruner") if isinstance(state, dict) else None
+    return isinstance(pruner, dict) and bool(pruner.get("removed"))
+
+
 def load_session_state(session: Session, state: Any) -> None:
     """Puts a session where the state was taken.
 

@@ -14,6 +14,7 @@ from ..engine.storage import checkpoint
 from ..errors import ConfigError, DataError, MissingHostError, TrainingStateError
 from .sensitive_fields import SensitiveFields
 from .session import session_of
+from .session_state import has_removed
 
 try:
     from transformers import TrainerCallback
@@ -41,8 +42,8 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
             ``TrainingArguments(remove_unused_columns=False)``.
         logits: Output of the model → logits; default its ``logits``, or the output itself.
         log: Whether metrics go out through ``trainer.log`` whenever the trainer logs.
-        **session: ``validation``, ``dual_every``, ``validate_every``, ``select_by``, ``forward``, ``metrics`` and
-            ``remove``: as in :class:`~.session.Session`.
+        **session: ``validation``, ``dual_every``, ``validate_every``, ``select_by``, ``forward``, ``metrics``, ``remove``
+            and ``remove_early``: as in :class:`~.session.Session`.
     """
 
     def __init__(
@@ -87,8 +88,14 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
     def load_checkpoint(self, folder: Any) -> None:
         """Reads the pruner's state from a folder. Only needed before ``trainer.train(resume_from_checkpoint=…)`` if it does
         not lie in the folder that the trainer resumes from."""
-        self.session.load_state_dict(checkpoint.read(Path(folder, STATE_FILE)))
+        self._load(checkpoint.read(Path(folder, STATE_FILE)))
+
+    def _load(self, state: Any) -> None:
+        """An optimizer that the trainer was given holds the dense model's parameters."""
+        self.session.load_state_dict(state)
         self._loaded = True
+        if has_removed(state) and self._trainer is not None and self._trainer.optimizer is not None:
+            self.session.pruner.rebuild_optimizer(self._own_optimizer())
 
     def compute_loss(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Tensor:
         """The trainer's ``compute_loss_func``: the Lagrangian of a micro-batch, as its share of the optimizer step's.
@@ -155,7 +162,7 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
         self.session.before_update(self._trainer.accelerator.scaler, self._own_optimizer())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        scalars = self.session.after_update()
+        scalars = self.session.after_update(self._own_optimizer())
         due = control.should_log
         if due:
             scalars = {**self.session.step_scalars(), **scalars}
@@ -211,11 +218,17 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
         return self._logits(model(**inputs) if isinstance(inputs, Mapping) else model(inputs))
 
     def _watch_resuming(self, trainer: Any) -> None:
-        """Where a checkpoint lies is told to this method alone: the step's folder in ``output_dir`` may be another run's."""
+        """Where a checkpoint lies is told to this method alone: the step's folder in ``output_dir`` may be another run's.
+
+        Weights of after a removal fit the smaller model only, so that the removal comes first.
+        """
         original = trainer._load_from_checkpoint
 
         def load_from_checkpoint(resume_from_checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
             self._resumed_from = Path(resume_from_checkpoint)
+            file = self._resumed_from / STATE_FILE
+            if not self._loaded and file.is_file() and has_removed(state := checkpoint.read(file)):
+                self._load(state)
             return original(resume_from_checkpoint, *args, **kwargs)
 
         trainer._load_from_checkpoint = load_from_checkpoint

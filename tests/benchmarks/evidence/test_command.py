@@ -28,20 +28,24 @@ def test_a_search_on_the_same_data_comes_before_one_on_celeba(tmp_path: Path, mo
     assert command.budget(other, "bifp", 0.9, None).lr == command.DEFAULT_RATE["mobilenetv2"]
 
 
-def test_another_tolerance_has_rates_of_its_own_where_they_were_searched(
+def test_another_tolerance_or_length_has_rates_of_its_own_where_they_were_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = tmp_path / "rates.json"
     monkeypatch.setattr(command, "RATES", rates)
     found = {"resnet10": {"bifp": 0.3}, "resnet10, tolerance × 2": {"bifp": 0.4}, "resnet10 on fairface": {"bifp": 0.7}}
+    found |= {"resnet10, 480 passes": {"bifp": 0.5}}
     rates.write_text(json.dumps(found))
 
-    def rate(name: str, factor: float) -> float:
+    def rate(name: str, factor: float, passes: int | None = None) -> float:
         setting = SETTINGS[name]
-        return command.budget(replace(setting, tolerance=factor * setting.tolerance), "bifp", 0.9, None).lr
+        return command.budget(replace(setting, tolerance=factor * setting.tolerance), "bifp", 0.9, passes).lr
 
     assert rate("smiling", 1) == rate("smiling", 4) == 0.3
     assert rate("smiling", 2) == rate("wavy", 2) == 0.4
+    assert rate("smiling", 1, 60) == 0.3
+    assert rate("smiling", 1, 480) == rate("wavy", 1, 480) == 0.5
+    assert rate("race", 1, 480) == 0.7  # searched on the same data, if with another number of passes
     assert rate("race", 2) == rate("race_gender", 2) == 0.7  # searched on the same data, if with another tolerance
 
 

@@ -48,8 +48,8 @@ def test_rates_are_those_of_the_search_at_equal_macs(tmp_path: Path, monkeypatch
     arguments = ["--settings", "census", "--seeds", "0", "--passes", "8", "--ratio", "0.6", "--raw", str(raw)]
     search.main([*arguments, "--macs", "--methods", "magnitude"])
     assert {row["budget"]["target"] for row in records.read(raw)} == {"macs"}
-    found = json.loads((tmp_path / "macs.json").read_text())["mlp on census"]["magnitude"]
-    assert command.budget(SETTINGS["census"], "magnitude", 0.6, None, "macs").lr == found
+    found = json.loads((tmp_path / "macs.json").read_text())["mlp on census, 8 passes"]["magnitude"]
+    assert command.budget(SETTINGS["census"], "magnitude", 0.6, 8, "macs").lr == found
     assert command.budget(SETTINGS["census"], "lamp", 0.6, None, "macs").lr == command.DEFAULT_RATE["mlp"]
 
 

@@ -46,17 +46,17 @@ def test_the_search_of_single_weights_has_rates_of_its_own(tmp_path: Path, monke
     monkeypatch.setattr(command, "RATES", structured)
     monkeypatch.setattr(command, "WEIGHT_RATES", weights)
     monkeypatch.setattr(search, "CANDIDATES", {"mlp": (0.001, 0.05)})
-    weights.write_text(json.dumps({"mlp on census": {"snip": 0.7, "random": 0.7}}))
+    weights.write_text(json.dumps({"mlp on census, 8 passes": {"snip": 0.7, "random": 0.7}}))
     given = ["--settings", "census", "--seeds", "0", "--passes", "8", "--raw", str(tmp_path / "raw.jsonl")]
     search.main([*given, "--weights", "--methods", "random"])
-    found = json.loads(weights.read_text())["mlp on census"]
+    found = json.loads(weights.read_text())["mlp on census, 8 passes"]
     tried = {row["budget"]["lr"] for row in records.read(tmp_path / "raw.jsonl")}
     assert tried > {0.001, 0.05}, "the best of two is at an end"
     assert found["random"] in tried
     assert len(tried) == search.MOST or min(tried) < found["random"] < max(tried)
     assert found["snip"] == 0.7  # a search of some methods leaves the others' rates
     assert not structured.exists()
-    assert command.budget(SETTINGS["census"], "random", 0.5, None, "weights").lr == found["random"]
+    assert command.budget(SETTINGS["census"], "random", 0.5, 8, "weights").lr == found["random"]
     assert command.budget(SETTINGS["census"], "random", 0.5, None).lr == command.DEFAULT_RATE["mlp"]
 
 
