@@ -38,11 +38,12 @@ class Manual(Classifier):
         optimizer.step()
 
 
-def test_manual_optimization() -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_manual_optimization(early: bool) -> None:
     module = Manual()
     module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES)
-    train(module, BiFPCallback(module.pruner))
-    assert_same(module.net, module.pruner, own_loop())
+    train(module, BiFPCallback(module.pruner, remove_early=early))
+    assert_same(module.net, module.pruner, own_loop(remove_early=early))
 
 
 class ManualInTwos(Manual):
@@ -84,7 +85,8 @@ class ManualWithTwo(Manual):
 
 
 @ALONE
-def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_manual_optimization_with_two_optimizers(early: bool, tmp_path: Path) -> None:
     def made() -> ManualWithTwo:
         module = ManualWithTwo()
         module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES)
@@ -92,11 +94,11 @@ def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:
 
     module = made()
     saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", every_n_epochs=1, save_top_k=-1)
-    train(module, BiFPCallback(module.pruner), callbacks=[saving], enable_checkpointing=True)
-    assert_same(module.net, module.pruner, own_loop())
+    train(module, BiFPCallback(module.pruner, remove_early=early), callbacks=[saving], enable_checkpointing=True)
+    assert_same(module.net, module.pruner, own_loop(remove_early=early))
     again = made()
-    train(again, BiFPCallback(again.pruner), ckpt_path=tmp_path / "epoch=0.ckpt")
-    assert_same(again.net, again.pruner, own_loop())
+    train(again, BiFPCallback(again.pruner, remove_early=early), ckpt_path=tmp_path / "epoch=1.ckpt")
+    assert_same(again.net, again.pruner, own_loop(remove_early=early))
 
 
 class StepsAgain(Manual):

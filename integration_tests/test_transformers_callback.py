@@ -503,7 +503,7 @@ def test_channels_that_go_before_the_end(
 def test_a_checkpoint_of_after_a_removal(kind: str, own_optimizer: bool, tmp_path: Path) -> None:
     early, rounds = kind == "early", EARLIER[kind].get("iterative_steps", 1)
 
-    def made(folder: str) -> tuple[Net, BiFPCallback, Trainer]:
+    def made(folder: str, *, attached: bool = True) -> tuple[Net, BiFPCallback, Trainer]:
         torch.manual_seed(0)
         model = Net()
         args = arguments(
@@ -520,7 +520,7 @@ def test_a_checkpoint_of_after_a_removal(kind: str, own_optimizer: bool, tmp_pat
         callback = BiFPCallback(
             pruner_for(model, iterative_steps=rounds), remove_early=early, validation=held_out, validate_every=4
         )
-        return model, callback.attach(trainer), trainer
+        return model, callback.attach(trainer) if attached else callback, trainer
 
     whole, uninterrupted, trainer = made("whole")
     trainer.train()
@@ -535,6 +535,15 @@ def test_a_checkpoint_of_after_a_removal(kind: str, own_optimizer: bool, tmp_pat
         assert_same(model, callback.session.pruner, (whole, uninterrupted.session.pruner))
         assert callback.session.history == uninterrupted.session.history
     assert len(widths) > 1
+    # With the pruner's state somewhere else, loaded in front of the trainer or behind it.
+    state = (folder / "fairprune.pt").rename(tmp_path / "fairprune.pt")
+    for before_attach in (False, True):
+        model, callback, trainer = made("once more", attached=not before_attach)
+        callback.load_checkpoint(state.parent)
+        if before_attach:
+            callback.attach(trainer)
+        trainer.train(resume_from_checkpoint=str(folder))
+        assert_same(model, callback.session.pruner, (whole, uninterrupted.session.pruner))
 
 
 def test_the_same_objects_go_on_from_a_checkpoint_of_after_the_removal(tmp_path: Path) -> None:

@@ -128,7 +128,8 @@ class Session:
         if steps_done != pruner.engine.step_index:
             raise TrainingStateError(
                 f"the trainer starts at step {steps_done} and the pruner is at step {pruner.engine.step_index}: resume from "
-                "a checkpoint that was written with this callback, or start both anew"
+                "a checkpoint that was written with this callback (fit(ckpt_path=…) in Lightning, "
+                "train(resume_from_checkpoint=…) in Hugging Face's Trainer), or build model, pruner and callback anew"
             )
         if self.stream is not None:
             pruner.lagrangian.driver = VALIDATION

@@ -82,6 +82,7 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
         trainer.compute_loss_func = self.compute_loss
         self._keep_from_model(trainer)
         self._watch_resuming(trainer)
+        self._follow_removal()
         trainer.add_callback(self)
         return self
 
@@ -91,11 +92,15 @@ class BiFPCallback(TrainerCallback):  # type: ignore[misc]
         self._load(checkpoint.read(Path(folder, STATE_FILE)))
 
     def _load(self, state: Any) -> None:
-        """An optimizer that the trainer was given holds the dense model's parameters."""
         self.session.load_state_dict(state)
         self._loaded = True
-        if has_removed(state) and self._trainer is not None and self._trainer.optimizer is not None:
-            self.session.pruner.rebuild_optimizer(self._own_optimizer())
+        self._follow_removal()
+
+    def _follow_removal(self) -> None:
+        """An optimizer that the trainer was given holds parameters that a loaded state may have replaced by smaller ones."""
+        pruner = self.session.pruner
+        if self._loaded and pruner.current_step and self._trainer is not None and self._trainer.optimizer is not None:
+            pruner.rebuild_optimizer(self._own_optimizer())
 
     def compute_loss(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Tensor:
         """The trainer's ``compute_loss_func``: the Lagrangian of a micro-batch, as its share of the optimizer step's.
