@@ -174,3 +174,48 @@ def test_outputs_that_are_not_all_tensors(form: Callable[[Tensor], object]) -> N
     model = Talkative()
     pruner = BiFPPruner(model, example_of(model), ignored_layers=[model.fc], output_transform=logits)
     assert pruner.host_groups
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    features: Tensor
+
+
+class ReturnsFeatures(nn.Module):
+    """Its features are an output, in a container."""
+
+    def __init__(self, kind: Callable[[Tensor, Tensor], Any], mix: Callable[[Tensor], Tensor] = F.relu) -> None:
+        super().__init__()
+        self.first, self.fc = nn.Linear(6, 16), nn.Linear(16, 2)
+        self._kind, self._mix = kind, mix
+
+    def forward(self, x: Tensor) -> Any:
+        features = self._mix(self.first(x))
+        return self._kind(self.fc(features), features)
+
+
+@pytest.mark.parametrize(
+    ("kind", "logits", "message"),
+    [
+        (lambda y, h: (y, h), lambda out: out[0], r"no\. 1 from \(4, 16\) to \(4, 8\) in a trial.*forward_fn"),
+        (
+            lambda y, h: {"y": y, "h": h},
+            lambda out: out["y"],
+            r"no\. 1 from \(4, 16\) to \(4, 8\) in a trial.*forward_fn",
+        ),
+        (Output, lambda out: out.logits, r"an object of your own, let forward_fn=lambda model, x: …"),
+    ],
+)
+def test_features_among_the_outputs(kind: Any, logits: Any, message: str) -> None:
+    model, x = ReturnsFeatures(kind), torch.randn(4, 6)
+    options = {"pruning_ratio": 0.5, "ignored_layers": [model.fc]}
+    with pytest.raises(UnsupportedModelError, match=message):
+        BiFPPruner(model, x, **options)
+    BiFPPruner(model, x, forward_fn=lambda model, x: logits(model(x)), **options)  # as the message says
+
+
+def test_features_do_not_hide_what_is_inexact() -> None:
+    model = ReturnsFeatures(lambda y, h: (y, h), lambda h: h.softmax(-1))
+    with pytest.raises(UnsupportedModelError, match="masked channel is not the same as a pruned one"):
+        BiFPPruner(model, torch.randn(4, 6), pruning_ratio=0.5, ignored_layers=[model.fc])

@@ -81,7 +81,8 @@ def no_graph(error: Exception) -> UnsupportedModelError:
     """What to say when the host's graph building breaks down."""
     return UnsupportedModelError(
         f"Torch-Pruning cannot build a dependency graph of this model ({type(error).__name__}: {error}): replace or wrap "
-        "what it stumbles over (recurrent layers, layers of an unknown type, and what splits or concatenates their outputs)"
+        "what it stumbles over (recurrent layers, layers of an unknown type, what splits or concatenates their outputs); "
+        "if forward returns an object of your own, let forward_fn=lambda model, x: … of the pruner return its tensors"
     )
 
 

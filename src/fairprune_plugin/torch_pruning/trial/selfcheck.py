@@ -65,8 +65,11 @@ def outputs_of(model: nn.Module, run: Run) -> list[Tensor]:
         return [tensor.clone() for tensor in run()]
 
 
-def masked_equals_pruned(pruner: Any, groups: Sequence[HostGroup], chosen: Sequence[int], run: Run, seed: int) -> bool:
-    """Hides about half of the units of the chosen groups, compares, and prunes them (the model is used up)."""
+def masked_and_pruned(
+    pruner: Any, groups: Sequence[HostGroup], chosen: Sequence[int], run: Run, seed: int
+) -> tuple[list[Tensor], list[Tensor]] | None:
+    """Hides about half of the units of the chosen groups, then prunes them (the model is used up): outputs before and
+    after; ``None`` if the pruned model does not run."""
     generator = torch.Generator().manual_seed(seed)
     weights = MaskedWeights(tuple(group.channels for group in groups))
     norms = MaskedNorms(weights)
@@ -85,17 +88,31 @@ def masked_equals_pruned(pruner: Any, groups: Sequence[HostGroup], chosen: Seque
             "to call the model that it is given (and no forward on the instance that is bound to another object)"
         )
     if silent:
-        return False
+        return None
     hidden = [~keep[weights.of(index)] for index in range(len(groups))]
     try:
         head_dims = HeadDims(pruner)
         for group in pruning_groups(pruner, groups, hidden):
             group.prune()
         head_dims.update()
-        pruned = outputs_of(pruner.model, run)
+        return masked, outputs_of(pruner.model, run)
     except (RuntimeError, ValueError, IndexError, KeyError, AttributeError, AssertionError):
-        return False  # the host's graph does not fit the model: the pruned network does not even run
-    return len(masked) == len(pruned) and all(close(a, b) for a, b in zip(masked, pruned, strict=True))
+        return None  # the host's graph does not fit the model: the pruned network does not even run
+
+
+def alike(both: tuple[list[Tensor], list[Tensor]] | None) -> bool:
+    """Whether there are outputs, and the same masked and pruned."""
+    return both is not None and len(both[0]) == len(both[1]) and all(map(close, *both))
+
+
+def narrower(masked: list[Tensor], pruned: list[Tensor]) -> list[int]:
+    """Which outputs have lost channels, where that is the only difference."""
+    if len(masked) != len(pruned):
+        return []
+    lost = [i for i, (a, b) in enumerate(zip(masked, pruned, strict=True)) if a.shape != b.shape]
+    same_rank = all(masked[i].dim() == pruned[i].dim() for i in lost)
+    others = [i for i in range(len(masked)) if i not in lost]
+    return lost if same_rank and others and all(close(masked[i], pruned[i]) for i in others) else []
 
 
 @contextmanager
@@ -152,13 +169,22 @@ def check(rebuild: Callable[[], tuple[Any, list[HostGroup], Run]]) -> None:
             layer that the graph does not see reads channels that would go.
     """
     pruner, groups, run = rebuild()
-    if masked_equals_pruned(pruner, groups, range(len(groups)), run, seed=0):
+    both = masked_and_pruned(pruner, groups, range(len(groups)), run, seed=0)
+    if alike(both):
         return
+    if both is not None and (lost := narrower(*both)):
+        shapes = ", ".join(f"no. {i} from {tuple(both[0][i].shape)} to {tuple(both[1][i].shape)}" for i in lost)
+        raise UnsupportedModelError(
+            f"the model returns features whose channels would go (of the tensors in its output, {shapes} in a trial): who "
+            "reads them outside of the model would find fewer. If that is as it should be, let "
+            "forward_fn=lambda model, x: … of the pruner return the other outputs alone; else add the layers that make "
+            "them to ignored_layers"
+        )
     unseen = unseen_layer_that_fails(pruner.model, pruner.DG, run)
     guilty = []
     for index, group in enumerate(groups):
         pruner, copies, run = rebuild()
-        if not masked_equals_pruned(pruner, copies, [index], run, seed=index):
+        if not alike(masked_and_pruned(pruner, copies, [index], run, seed=index)):
             guilty.append(f"{group.channels.name} (with {', '.join(group.channels.layers[1:5])})")
     names = "; ".join(guilty) if guilty else "all groups together"
     if unseen is not None:
