@@ -83,8 +83,11 @@ def test_whole_numbers_of_any_type_are_class_ids(targets: torch.Tensor) -> None:
 
 
 ERRORS = {
-    "logits-not-a-tensor": ([0.1], torch.tensor([0]), "as tensors"),
-    "targets-not-a-tensor": (torch.zeros(1), [0], "as tensors"),
+    "logits-not-a-tensor": (None, torch.tensor([0]), r"got NoneType and Tensor: pass model\(x\), or its \.logits$"),
+    "logits-in-a-list": ([0.1], torch.tensor([0]), r"got list and Tensor: pick the logits .* out\[0\]$"),
+    "logits-in-a-dict": ({}, torch.tensor([0]), r"got dict and Tensor: pick the logits .* out\[\"…\"\]$"),
+    "targets-not-a-tensor": (torch.zeros(1), [0], r"got Tensor and list: pass torch\.as_tensor\(y\)$"),
+    "neither-a-tensor": ((), [0], r"out\[0\] and pass torch\.as_tensor\(y\)$"),
     "scalar-logits": (torch.tensor(0.3), torch.tensor([0]), "shape"),
     "logits-3d": (torch.zeros(2, 3, 4), torch.tensor([0, 1]), "shape"),
     "empty-batch": (torch.zeros(0, 3), torch.zeros(0), "shape"),

@@ -123,7 +123,8 @@ def collect(
                 continue
             if not isinstance(batch.targets, Tensor):
                 raise DataError(
-                    f"expected targets as a tensor, got {type(batch.targets).__name__}: use torch.as_tensor"
+                    f"expected targets as a tensor, got {type(batch.targets).__name__}: let the loader give "
+                    "torch.as_tensor(y)"
                 )
             # Copies: a loader may fill the same memory with its next batch.
             targets.append(batch.targets.cpu().clone())

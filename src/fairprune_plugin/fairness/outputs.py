@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +62,7 @@ class Outputs:
         if not isinstance(logits, Tensor) or not isinstance(targets, Tensor):
             raise DataError(
                 f"expected logits and targets as tensors, got {type(logits).__name__} and "
-                f"{type(targets).__name__}: pass model(x) (or its .logits) and y"
+                f"{type(targets).__name__}: {_cure(logits, targets)}"
             )
         if logits.dim() not in (1, 2) or logits.numel() == 0:
             raise DataError(
@@ -170,3 +172,17 @@ def _class_ids(targets: Tensor, num_classes: int) -> Tensor:
     return ids.clamp(
         0, num_classes - 1
     )  # a class that is not there would bring an accelerator down before it is refused
+
+
+def _cure(logits: Any, targets: Any) -> str:
+    """For what is no tensor: the logits out of a container, or other values as a tensor."""
+    cures = []
+    if isinstance(logits, Mapping):
+        cures.append('pick the logits out of the model\'s output, out["…"]')
+    elif isinstance(logits, list | tuple):
+        cures.append("pick the logits out of the model's output, out[0]")
+    elif not isinstance(logits, Tensor):
+        cures.append("pass model(x), or its .logits")
+    if not isinstance(targets, Tensor):
+        cures.append("pass torch.as_tensor(y)")
+    return " and ".join(cures)
