@@ -485,3 +485,26 @@ def test_training_that_broke_off_after_a_removal_is_not_begun_again() -> None:
         train(module, callback, callbacks=[BreaksOff()])
     with pytest.raises(TrainingStateError, match=r"broken off after 20 of 24 steps: .*resume from a checkpoint"):
         train(module, callback)
+
+
+class BuiltBefore(Classifier):
+    """Its optimizer is there before a checkpoint is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.optimizer = super().configure_optimizers()
+
+    def configure_optimizers(self) -> Any:
+        return self.optimizer
+
+
+@ALONE
+def test_an_optimizer_that_a_removal_on_resuming_has_passed_by(tmp_path: Path) -> None:
+    saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", every_n_epochs=1, save_top_k=-1)
+    module = BuiltBefore()
+    callback = BiFPCallback(pruner_of(module.net), remove_early=True)
+    train(module, callback, callbacks=[saving], enable_checkpointing=True)
+    assert_same(module.net, callback.session.pruner, own_loop(remove_early=True))
+    again = BuiltBefore()
+    with pytest.raises(ConfigError, match=r"SGD holds parameters of before .*inside of configure_optimizers"):
+        train(again, BiFPCallback(pruner_of(again.net), remove_early=True), ckpt_path=tmp_path / "epoch=1.ckpt")

@@ -46,6 +46,26 @@ def test_manual_optimization(early: bool) -> None:
     assert_same(module.net, module.pruner, own_loop(remove_early=early))
 
 
+class ManualReturning(Manual):
+    """Returns the loss, which Lightning does not need then."""
+
+    def __init__(self, returned: Any) -> None:
+        super().__init__()
+        self.returned = returned
+
+    def training_step(self, batch: Any) -> Any:
+        super().training_step(batch)
+        return self.returned
+
+
+@pytest.mark.parametrize("returned", [torch.ones(()), {"loss": torch.ones(())}], ids=["tensor", "dict"])
+def test_manual_optimization_that_returns_something(returned: Any) -> None:
+    module = ManualReturning(returned)
+    module.pruner = pruner_of(module.net, total_steps=EPOCHS * MICRO_BATCHES)
+    train(module, BiFPCallback(module.pruner))
+    assert_same(module.net, module.pruner, own_loop())
+
+
 class ManualInTwos(Manual):
     """Accumulates the gradients of two batches."""
 

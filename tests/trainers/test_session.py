@@ -118,7 +118,7 @@ def test_a_state_of_after_the_removal_goes_on_elsewhere() -> None:
     second.pruner.rebuild_optimizer(another)
     second.pruner.model.load_state_dict(first.pruner.model.state_dict())
     another.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    with pytest.raises(ConfigError, match="will take 13 optimizer steps, but total_steps=12"):
+    with pytest.raises(ConfigError, match=r"will take 13 optimizer steps, .* was planned for 12: resume with as many"):
         second.begin(13, 10)
     with pytest.raises(TrainingStateError, match="the trainer starts at step 9 and the pruner is at step 10"):
         second.begin(12, 9)
@@ -138,6 +138,32 @@ def test_an_early_removal_needs_the_optimizer() -> None:
     session.before_update()
     with pytest.raises(ConfigError, match=r"the optimizer must follow: call session\.after_update\(optimizer\)"):
         session.after_update()
+
+
+def test_optimizers_come_one_by_one() -> None:
+    session = Session(pruner(), remove_early=True)
+    session.begin(9, 0)
+    session.loss(session.pruner.model(X), Y, S).backward()
+    session.before_update()
+    with pytest.raises(ConfigError, match=r"got a list: call session\.after_update\(\*optimizers\)"):
+        session.after_update([torch.optim.SGD(session.pruner.model.parameters(), 0.1)])
+
+
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_an_optimizer_of_the_dense_model_is_refused_after_a_removal(handed_over: bool) -> None:
+    """It would train what did not change size, and nothing else."""
+    first = Session(pruner(), remove_early=True)
+    first.begin(12, 0)
+    take(first, 10)
+    second = Session(pruner(), remove_early=True)
+    forgotten = torch.optim.SGD(second.pruner.model.parameters(), 0.1, momentum=0.9)
+    second.load_state_dict(first.state_dict())
+    second.pruner.model.load_state_dict(first.pruner.model.state_dict())
+    second.begin(12, 10)
+    second.loss(second.pruner.model(X), Y, S).backward()
+    with pytest.raises(ConfigError, match=r"SGD holds parameters of before the removal .*rebuild_optimizer"):
+        second.before_update(optimizer=forgotten if handed_over else None)
+        second.after_update(forgotten)
 
 
 @pytest.mark.parametrize(("early", "rounds"), [(True, 1), (False, 2)])

@@ -276,6 +276,10 @@ class BiFPPruner(Training, Sharding, Resumable, FindsGroupsOnce, tp.pruner.BaseP
         """
         return rebuild(optimizer, self._renewed_of_trained())
 
+    def replaced(self) -> list[Tensor]:
+        """Parameters of before the last removal that the model has no more."""
+        return [old for old, (new, _) in self._renewed_of_trained().items() if new is not old]
+
     # ---- what the run is about -----------------------------------------------------------------------------
 
     def count(self) -> tuple[float, int]:

@@ -212,6 +212,8 @@ class BiFPCallback(Callback):  # type: ignore[misc]
                 output["logits"], output["targets"], output.get("sensitive"), task_loss=output["loss"]
             )
             return {**output, "loss": total}
+        if self.session.stepped:  # by hand: backward pass and update were made in training_step
+            return output
         if not self.session.pruner.engine.awaits_backward:
             raise TrainingStateError(
                 "training_step returned a loss that the constraint is not in: return a dict with 'loss', 'logits', "

@@ -87,6 +87,10 @@ class Session:
         self._losses_of_this_step = 0
         self._stepped = False
         self._ended = False
+        self._known: tuple[int, list[torch.optim.Optimizer]] = (
+            0,
+            [],
+        )  # rounds of removal, and optimizers that followed
         self.stream: ValidationStream | None = None
         lagrangian = pruner.lagrangian
         if validation is not None and lagrangian.constraints:
@@ -175,6 +179,7 @@ class Session:
             scaler: The trainer's ``torch.amp.GradScaler``, if it has one; it may have unscaled the gradients already.
             optimizer: Whose gradients they are, without the trainer's wrapper; needed with a scaler.
         """
+        self._check_followed([optimizer] if isinstance(optimizer, torch.optim.Optimizer) else [])
         self.pruner.regularize(self.pruner.model, scaler=scaler, optimizer=optimizer)
         self._losses_of_this_step = 0
         self._stepped = True
@@ -195,7 +200,7 @@ class Session:
                 removed before the end (``remove_early``, ``iterative_steps``): they go on with the smaller parameters.
 
         Raises:
-            ConfigError: If they are needed and there are none.
+            ConfigError: If they are needed and there are none, or hold parameters that a removal has replaced.
         """
         if not self._stepped:
             return {}
@@ -205,6 +210,9 @@ class Session:
                 "channels are removed in the middle of training, and the optimizer must follow: call "
                 "session.after_update(optimizer)"
             )
+        if any(isinstance(optimizer, list | tuple) for optimizer in optimizers):
+            raise ConfigError("expected the optimizers one by one, got a list: call session.after_update(*optimizers)")
+        self._check_followed(optimizers)
         engine = self.pruner.engine
         if self.stream is not None and engine.step_index % self._dual_every == 0:
             self.stream.dual_step(self.pruner.model, self.pruner.lagrangian)
@@ -269,6 +277,24 @@ class Session:
             for optimizer in optimizers:
                 self.pruner.rebuild_optimizer(optimizer)
 
+    def _check_followed(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """An optimizer of the dense model would train nothing of the smaller one, and say nothing."""
+        rounds, known = self._known
+        if rounds != self.pruner.current_step:
+            known = []
+        new = [optimizer for optimizer in optimizers if all(optimizer is not other for other in known)]
+        if not new or self.pruner.current_step == 0:
+            return
+        replaced = {id(parameter) for parameter in self.pruner.replaced()}
+        for optimizer in new:
+            if any(id(p) in replaced for group in optimizer.param_groups for p in group["params"]):
+                raise ConfigError(
+                    f"{type(optimizer).__name__} holds parameters of before the removal of channels, which the model has no "
+                    "more: after session.load_state_dict call pruner.rebuild_optimizer(optimizer), then "
+                    "optimizer.load_state_dict; in a LightningModule build it inside of configure_optimizers"
+                )
+        self._known = (self.pruner.current_step, [*known, *new])
+
     def _why_removed(self) -> str:
         engine = self.pruner.engine
         if self._ended or engine.finished:
@@ -319,6 +345,11 @@ class Session:
             raise ConfigError(
                 "the trainer does not know how many optimizer steps it will take: limit it (max_steps, max_epochs), or pass "
                 "total_steps to the pruner"
+            )
+        if total_steps is not None and self.pruner.engine.step_index and total_steps != planned:
+            raise ConfigError(
+                f"the trainer will take {total_steps} optimizer steps, and the run that it goes on with was planned for "
+                f"{planned}: resume with as many; to train the smaller model on, use a trainer without its callback"
             )
         if total_steps is not None and planned is not None and total_steps != planned:
             raise ConfigError(

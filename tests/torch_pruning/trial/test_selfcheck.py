@@ -198,11 +198,11 @@ class ReturnsFeatures(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "logits", "message"),
     [
-        (lambda y, h: (y, h), lambda out: out[0], r"no\. 1 from \(4, 16\) to \(4, 8\) in a trial.*forward_fn"),
+        (lambda y, h: (y, h), lambda out: out[0], r"tensor 2 of 2 from \(4, 16\) to \(4, 8\) in a trial.*forward_fn"),
         (
             lambda y, h: {"y": y, "h": h},
             lambda out: out["y"],
-            r"no\. 1 from \(4, 16\) to \(4, 8\) in a trial.*forward_fn",
+            r"tensor 2 of 2 from \(4, 16\) to \(4, 8\) in a trial.*forward_fn",
         ),
         (Output, lambda out: out.logits, r"an object of your own, let forward_fn=lambda model, x: …"),
     ],

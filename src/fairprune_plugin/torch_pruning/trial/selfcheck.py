@@ -173,9 +173,10 @@ def check(rebuild: Callable[[], tuple[Any, list[HostGroup], Run]]) -> None:
     if alike(both):
         return
     if both is not None and (lost := narrower(*both)):
-        shapes = ", ".join(f"no. {i} from {tuple(both[0][i].shape)} to {tuple(both[1][i].shape)}" for i in lost)
+        of = len(both[0])
+        shapes = ", ".join(f"{i + 1} of {of} from {tuple(both[0][i].shape)} to {tuple(both[1][i].shape)}" for i in lost)
         raise UnsupportedModelError(
-            f"the model returns features whose channels would go (of the tensors in its output, {shapes} in a trial): who "
+            f"the model returns features whose channels would go (tensor {shapes} in a trial): who "
             "reads them outside of the model would find fewer. If that is as it should be, let "
             "forward_fn=lambda model, x: … of the pruner return the other outputs alone; else add the layers that make "
             "them to ignored_layers"
