@@ -25,8 +25,8 @@ SLACK = 0.002  # of accuracy and of gap
 INTRODUCTION = """\
 Made by `python -m evidence.cost` in `benchmarks/`. Means over seeds on test. For each two-stage baseline the target is
 what it reaches itself with the most passes that were run: its mean accuracy less {slack}, and its mean excess of the gap
-over the tolerance plus {slack}. The table says with how many passes each method gets there first; a dash: not with any. Learning
-rates are those of 60 passes, with 480 passes those that were searched for at that length.
+over the tolerance plus {slack}. The table says with how many passes each method gets there first; a dash: not with any.
+Learning rates are those of 60 passes, with 480 passes those that were searched for at that length.
 """
 
 
