@@ -179,15 +179,10 @@ def check(rebuild: Callable[[], tuple[Any, list[HostGroup], Run]]) -> None:
             f"the model returns features whose channels would go (tensor {shapes} in a trial): who "
             "reads them outside of the model would find fewer. If that is as it should be, let "
             "forward_fn=lambda model, x: … of the pruner return the other outputs alone; else add the layers that make "
-            "them to ignored_layers"
+            f"them to ignored_layers: {differing(rebuild, groups)}"
         )
     unseen = unseen_layer_that_fails(pruner.model, pruner.DG, run)
-    guilty = []
-    for index, group in enumerate(groups):
-        pruner, copies, run = rebuild()
-        if not alike(masked_and_pruned(pruner, copies, [index], run, seed=index)):
-            guilty.append(f"{group.channels.name} (with {', '.join(group.channels.layers[1:5])})")
-    names = "; ".join(guilty) if guilty else "all groups together"
+    names = differing(rebuild, groups)
     if unseen is not None:
         raise UnsupportedModelError(
             f"{unseen} runs in the forward pass, but the pruner's trace does not see what comes of it (an "
@@ -200,3 +195,18 @@ def check(rebuild: Callable[[], tuple[Any, list[HostGroup], Run]]) -> None:
         "packed multi-head attention, a flatten the graph cannot follow, or a reshape with fixed sizes): "
         f"{names}. Add these layers to ignored_layers"
     )
+
+
+def differing(rebuild: Callable[[], tuple[Any, list[HostGroup], Run]], groups: list[HostGroup]) -> str:
+    """The groups that are not exact one at a time, each with its first layers, as a message names them.
+
+    Args:
+        rebuild: As for :func:`check`; one copy is made for each group.
+        groups: Of the first copy, in the same order.
+    """
+    guilty = []
+    for index, group in enumerate(groups):
+        pruner, copies, run = rebuild()
+        if not alike(masked_and_pruned(pruner, copies, [index], run, seed=index)):
+            guilty.append(f"{group.channels.name} (with {', '.join(group.channels.layers[1:5])})")
+    return "; ".join(guilty) if guilty else "all groups together"
